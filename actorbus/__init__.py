@@ -1,0 +1,137 @@
+"""actorbus: events inside your process with the guarantees of a broker.
+
+Every subscriber is a supervised actor with its own bounded mailbox; nothing is lost without a
+reason on record::
+
+    from actorbus import event_bus
+
+    @event_bus.subscribe("user:registered")
+    async def welcome(data): ...
+
+    event_bus.publish("user:registered", {"user_id": 1})
+
+The way of one event, and the map of the house (a file may import those above it)::
+
+    publish -> route -> offer -> mailbox -> worker -> handler    returned is ack, raised is nack
+
+    ground      errors  world
+    words       words  topic  event
+    rooms       router  mailbox  ledger  history  retry  restart  dead_letter  deadlock
+                hand  handler  threads  lag  storm
+    engine      receipt       what publish returns, and waiting for it
+                admission     a full mailbox: the line, the stall, the overflow policies
+                options       every option of a subscription, checked
+                subscription  patterns, handler, policies; the books of its deliveries
+                worker threaded keyed    take, call, ack, retry, give up
+                actor life    one actor from start to end: restart, suspension, stop
+                tap           streams and waits
+                supervisor    whose failure concerns whom
+                routing registry    topic to subscriptions; who there is
+                waiting       who waits for whom: the deadlock guard
+                intake        publishing from other threads
+                explain closing engine running bus
+    wing        metrics
+    doors       streams  cli  demo
+"""
+
+from __future__ import annotations
+
+from actorbus.actor import Actor, ActorRef
+from actorbus.bus import EventBus
+from actorbus.closing import DrainReport
+from actorbus.dead_letter import DeadLetter, DeadLetters
+from actorbus.errors import (
+    ActorBusError,
+    AskFailedError,
+    AskTimeoutError,
+    BusClosedError,
+    BusNotRunningError,
+    ConfigurationError,
+    DeadlockError,
+    InvalidPatternError,
+    InvalidTopicError,
+    JournalCorruptError,
+    JournalError,
+    JournalFullError,
+    JournalLockedError,
+    MailboxFullError,
+    NoResponderError,
+    PayloadError,
+    TransportError,
+)
+from actorbus.event import Event
+from actorbus.explain import Explanation
+from actorbus.ledger import Audit
+from actorbus.mailbox import Mailbox
+from actorbus.receipt import Receipt, Settlement
+from actorbus.restart import RestartPolicy
+from actorbus.retry import Jitter, Reject, RetryAfter, RetryPolicy
+from actorbus.subscription import Subscription
+from actorbus.supervisor import Supervisor
+from actorbus.tap import EventStream
+from actorbus.topic import Pattern
+from actorbus.words import (
+    ActorState,
+    DeadReason,
+    Directive,
+    GiveUp,
+    Guarantee,
+    Outcome,
+    Overflow,
+    Strategy,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Actor",
+    "ActorBusError",
+    "ActorRef",
+    "ActorState",
+    "AskFailedError",
+    "AskTimeoutError",
+    "Audit",
+    "BusClosedError",
+    "BusNotRunningError",
+    "ConfigurationError",
+    "DeadLetter",
+    "DeadLetters",
+    "DeadReason",
+    "DeadlockError",
+    "Directive",
+    "DrainReport",
+    "Event",
+    "EventBus",
+    "EventStream",
+    "Explanation",
+    "GiveUp",
+    "Guarantee",
+    "InvalidPatternError",
+    "InvalidTopicError",
+    "Jitter",
+    "JournalCorruptError",
+    "JournalError",
+    "JournalFullError",
+    "JournalLockedError",
+    "Mailbox",
+    "MailboxFullError",
+    "NoResponderError",
+    "Outcome",
+    "Overflow",
+    "Pattern",
+    "PayloadError",
+    "Receipt",
+    "Reject",
+    "RestartPolicy",
+    "RetryAfter",
+    "RetryPolicy",
+    "Settlement",
+    "Strategy",
+    "Subscription",
+    "Supervisor",
+    "TransportError",
+    "event_bus",
+]
+
+event_bus = EventBus()
+"""A ready bus named ``default``."""

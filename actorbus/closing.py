@@ -1,0 +1,152 @@
+"""Closing: how a bus comes to rest. A written procedure, because the order is the guarantee.
+
+1. Refuse what nobody has in hand: publishes without a cause.
+2. Shorten every delay to a second; what suspended actors hold is dead at once.
+3. Wait until nothing is pending, told so rather than asking, or the deadline.
+4. Stop the actors in reverse order of their start.
+5. What the deadline cuts off is dead (``drain_timeout``); whoever does not end is named.
+
+A close then releases streams, threads, timers and tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+
+from actorbus.hand import Hand
+from actorbus.life import Life
+from actorbus.receipt import hear
+from actorbus.subscription import Subscription
+from actorbus.words import ActorState, DeadReason
+from actorbus.worker import GRACE
+
+SHORT = 1.0  # seconds a retry or restart may be put off while draining
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What a drain came to.
+
+    Attributes:
+        acked: Deliveries handled meanwhile.
+        dead: Deliveries given up meanwhile.
+        abandoned: Names of the subscriptions whose handlers did not end.
+        seconds: How long it took.
+        complete: Whether nothing was cut off and nobody abandoned.
+    """
+
+    acked: int = 0
+    dead: int = 0
+    abandoned: tuple[str, ...] = ()
+    seconds: float = 0.0
+    complete: bool = True
+
+    def __str__(self) -> str:
+        left = f", abandoned {', '.join(self.abandoned)}" if self.abandoned else ""
+        word = "complete" if self.complete else "INCOMPLETE"
+        return (
+            f"drained in {self.seconds:.2f} s: {self.acked} acked, {self.dead} dead{left}; {word}"
+        )
+
+
+class Closable(Protocol):
+    """What closing needs of a bus."""
+
+    name: str
+    busy: set[Subscription]
+    idle_bells: list[asyncio.Future[None]]
+
+    def lives(self) -> list[Life]:
+        """Return the actors in order of start."""
+
+    def settled_counts(self) -> tuple[int, int]:
+        """Return how many deliveries are acked and dead."""
+
+    def refuse_new(self) -> None:
+        """Accept only what has a cause."""
+
+    def stragglers(self, hand: Hand | None) -> tuple[str, ...]:
+        """Return the names of those whose handlers have been abandoned and still run."""
+
+
+async def until_idle(bus: Closable, hand: Hand | None = None) -> None:
+    """Wait until nothing is pending, except in suspended actors and in the caller's own."""
+    while busy_names(bus.busy, hand):
+        await hear(bus.idle_bells)
+
+
+def busy_names(subscriptions: Iterable[Subscription], hand: Hand | None = None) -> list[str]:
+    """Return the names of the subscriptions with pending deliveries."""
+    found = []
+    for sub in subscriptions:
+        mine = hand is not None and hand.actor is sub
+        if not mine and not sub.suspended and sub.terms().pending:
+            found.append(sub.name)
+    return sorted(found)
+
+
+async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> DrainReport:  # noqa: ASYNC109
+    """Bring a bus to rest.
+
+    Args:
+        bus: The bus, running.
+        timeout: Seconds until what is left is cut off; None waits for ever.
+        hand: The worker in whose handler this was asked for, if any: it is not waited for.
+
+    Returns:
+        What it came to.
+    """
+    started = anyio.current_time()
+    acked, dead = bus.settled_counts()
+    bus.refuse_new()
+    for life in bus.lives():
+        for nap in list(life.naps):
+            nap.shorten(SHORT)
+        if life.state is ActorState.SUSPENDED:
+            life.discard(DeadReason.SUSPENDED)
+    own = None if hand is None else hand.actor
+    with anyio.move_on_after(timeout) as limit:
+        await until_idle(bus, hand)
+        for life in reversed(bus.lives()):
+            if life.sub is own:  # what stands behind this very handler is handled after it
+                life.background(life.wind_up("drained"))
+            else:
+                await life.stop("drained", DeadReason.DRAIN_TIMEOUT, for_good=False)
+    if limit.cancelled_caught:
+        await _cut_off([life for life in reversed(bus.lives()) if life.sub is not own])
+    acked_now, dead_now = bus.settled_counts()
+    abandoned = bus.stragglers(hand)
+    return DrainReport(
+        acked=acked_now - acked,
+        dead=dead_now - dead,
+        abandoned=abandoned,
+        seconds=anyio.current_time() - started,
+        complete=not (abandoned or limit.cancelled_caught),
+    )
+
+
+async def _cut_off(lives: list[Life]) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    for life in lives:
+        tasks += [w.task for w in life.workers if w.task is not None and not w.task.done()]
+        life.cut_off(DeadReason.DRAIN_TIMEOUT)
+    if tasks:
+        await asyncio.wait(tasks, timeout=GRACE)
+    for life in lives:
+        await life.stop("drained", DeadReason.DRAIN_TIMEOUT, for_good=False)
+
+
+async def end_tasks(
+    tasks: Callable[[], Iterable[asyncio.Task[object]]], spared: Iterable[asyncio.Task[object]]
+) -> None:
+    """Cancel tasks and wait for them, a bounded time."""
+    left = [task for task in tasks() if task not in spared and not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=GRACE)

@@ -1,0 +1,341 @@
+"""Engine: the state of a running bus, and what its parts ask of it.
+
+`EventBus` is what users see; the engine is what subscriptions, lives, receipts and references see.
+It owns the loop, the tasks, the threads, the routes and the store of dead letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from copy import deepcopy
+from typing import Any
+
+from actorbus import world
+from actorbus.dead_letter import DeadLetter, DeadLetters
+from actorbus.errors import BusNotRunningError, PayloadError
+from actorbus.event import Event
+from actorbus.hand import Hand
+from actorbus.intake import Intake
+from actorbus.lag import LagSampler
+from actorbus.life import HOOK, Life
+from actorbus.receipt import Receipt, Route, Watch, hear, ring
+from actorbus.registry import Registry
+from actorbus.routing import overdue
+from actorbus.storm import StormLog
+from actorbus.subscription import Subscription
+from actorbus.threads import Threads
+from actorbus.waiting import guard
+from actorbus.words import ActorState, DeadReason
+
+
+class Engine:
+    """What runs a bus.
+
+    Attributes:
+        name: Of the bus.
+        loop: The loop it runs on, or ran on last; None before the first start.
+        open: Whether a publish on the loop is accepted without further questions.
+        draining: Whether only events with a cause are accepted.
+        closed: Whether the bus was closed and not started again.
+        registry: Subscriptions, streams and supervisors.
+        busy: Subscriptions that may have pending deliveries.
+        idle_bells: Rung whenever an actor has become idle.
+        blocked_seconds: Seconds publishers spent awaiting room.
+        unrouted: Events that matched nobody.
+        longest_nap: Seconds a retry or restart may be put off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        face: Any,
+        *,
+        history: int,
+        dead_letters: int,
+        max_hops: int | None,
+        threads: int,
+        histograms: bool,
+        copies: bool,
+    ) -> None:
+        self.name = name
+        self.face = face
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.open = self.draining = self.closed = False
+        self.histograms = histograms
+        self.copies = copies
+        self.max_hops = max_hops
+        self.longest_nap = float("inf")
+        self.blocked_seconds = 0.0
+        self.unrouted = 0
+        self.busy: set[Subscription] = set()
+        self.idle_bells: list[asyncio.Future[None]] = []
+        self.registry = Registry(self, history)
+        self.routes = self.registry.routes
+        self.dead_letters = DeadLetters(dead_letters, self._redeliver)
+        self.threads = Threads(threads, f"actorbus-{name}")
+        self.intake = Intake(name, self._arrive)
+        self.lag = LagSampler()
+        self.tasks: dict[asyncio.Task[Any], str] = {}
+        self.on_collapse: Callable[[BaseException], None] | None = None
+        self.guard = guard
+        self._numbers = itertools.count(1)
+        self._on_its_way = Route(self, "")
+        self._on_its_way.routed = False
+        self._storm = StormLog()
+        self._lent: dict[object, str] = {}
+        self._exhausted = False
+        self._to_start: deque[Life] = deque()
+        self._starter: asyncio.Task[None] | None = None
+        self._pid = os.getpid()
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether actors may work."""
+        return (self.open or self.draining) and self.loop is not None and not self.loop.is_closed()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on a loop; what another loop has left open is dead."""
+        self.settle_lost_loop()
+        self.loop = loop
+        self._pid = os.getpid()
+        self.open, self.draining, self.closed = True, False, False
+        self.longest_nap = float("inf")
+        self.intake.open(loop)
+        self.lag.start(loop)
+        lives = self.registry.root.lives()
+        for life in lives:
+            life.state = ActorState.STARTING
+            self.busy.add(life.sub)
+        for life in lives:
+            self.begin(life)
+        self.registry.replay_held_back()
+
+    def begin(self, life: Life) -> None:
+        """Start an actor, in its turn; a function has nothing to start."""
+        if not life.has_hooks:
+            life.open()
+            return
+        self.busy.add(life.sub)
+        self._to_start.append(life)
+        if self._starter is None and self.loop is not None:
+            self._starter = asyncio.Task(
+                self._start_in_turn(), loop=self.loop, name=f"actorbus:{self.name}:starter"
+            )
+            self.keep(self._starter, "")
+
+    async def _start_in_turn(self) -> None:
+        try:
+            while self._to_start:
+                life = self._to_start.popleft()
+                await asyncio.wait({life.background(life.begin())}, timeout=HOOK)
+        finally:
+            self._starter = None
+            self.quiet()
+
+    async def started(self) -> None:
+        """Wait until every actor has had its turn to start."""
+        while self._starter is not None:
+            await hear(self.idle_bells)
+
+    def settle_lost_loop(self) -> None:
+        """Give up what stands on a loop that was closed without the bus."""
+        loop = self.loop
+        if loop is None or not loop.is_closed() or not (self.open or self.draining):
+            return
+        self.open = self.draining = False
+        self.intake.close()
+        self.tasks.clear()
+        self._to_start.clear()
+        self._starter = None
+        self.idle_bells.clear()
+        self.lag.stop()
+        for life in self.registry.every_life():
+            life.reset()
+        self.registry.end_taps()
+        self.busy.clear()
+
+    # -- one event --------------------------------------------------------------------------------
+
+    def make_event(
+        self,
+        topic: str,
+        data: Any,
+        key: Any,
+        headers: Any,
+        id: str | None,  # noqa: A002 the publish option
+        correlation_id: str | None,
+        cause: Event | None,
+    ) -> Event:
+        """Make the event of a publish."""
+        if self.copies:
+            try:
+                data = deepcopy(data)
+            except Exception as error:
+                raise PayloadError(topic, "copy") from error
+        number = next(self._numbers)
+        if cause is None:
+            return Event(
+                topic, data, world.wall(), key, headers, world.run.name, number, id, correlation_id
+            )
+        return Event(
+            topic, data, world.wall(), key, headers, world.run.name, number, id,
+            correlation_id or cause.correlation_id, cause.id, cause._hops + 1,  # noqa: SLF001
+        )  # fmt: skip
+
+    def dispatch(self, route: Route, receipt: Receipt) -> None:
+        """Hand a receipt to every inbox of a route; the slow twin of what `publish` does."""
+        event = receipt.event
+        if route.ring is not None:
+            route.ring.append(event)
+        if route.tally is not None:
+            route.tally.events += 1
+            if not route.offers:
+                self.unrouted += 1
+        if self.max_hops is not None and event._hops > self.max_hops:  # noqa: SLF001
+            overdue(route, receipt, DeadReason.MAX_HOPS)
+            return
+        for offer in route.offers:
+            offer(receipt)
+
+    def from_thread(self, event: Event) -> Receipt:
+        """Send an event made in another thread on its way to the loop."""
+        if self.loop is None or os.getpid() != self._pid:
+            raise BusNotRunningError(self.name)
+        receipt = Receipt(event, self._on_its_way, self.loop.time(), context=copy_context())
+        self.intake.put(receipt, caused=event.causation_id is not None)
+        return receipt
+
+    def _arrive(self, receipt: Receipt) -> None:
+        receipt.route = self.routes.route(receipt.event.topic)
+        self.dispatch(receipt.route, receipt)
+        receipt.admitted()
+
+    def tell(self, sub: Subscription, data: Any, key: Any, watch: bool = False) -> Receipt:  # noqa: FBT001, FBT002
+        """Deliver an event to one subscription alone."""
+        event = self.face._event_for(f"$bus:tell:{sub.name}", data, key)  # noqa: SLF001
+        assert self.loop is not None  # noqa: S101 the event could be made
+        receipt = Receipt(event, self.registry.own_route(sub), self.loop.time())
+        if not sub.signature.is_async:
+            receipt.context = copy_context()
+        if watch:
+            receipt.watch = Watch(receipt, asking=True)
+        if sub.state is ActorState.STOPPED or sub.state is ActorState.STOPPING:
+            self.registry.tell_ended(sub, receipt)
+        else:
+            sub.inbox.offer(receipt)
+        return receipt
+
+    async def _redeliver(self, letter: DeadLetter) -> bool:
+        sub = self.registry.live.get(letter.subscription)
+        if sub is None or self.loop is None or not self.running:
+            return False
+        receipt = Receipt(letter.event, self.registry.own_route(sub), self.loop.time())
+        sub.inbox.offer(receipt)
+        receipt.refusal = None
+        await receipt
+        return not receipt.refused
+
+    def announce(self, topic: str, data: object) -> None:
+        """Publish an event of the bus's own, if anybody listens to those."""
+        if not self.routes.listened_to or not self.running or self.loop is None:
+            return
+        route = self.routes.route(topic)
+        event = self.make_event(topic, data, None, None, None, None, None)
+        receipt = Receipt(event, route, self.loop.time())
+        if route.threaded:
+            receipt.context = copy_context()
+        self.dispatch(route, receipt)
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep, log and announce a dead letter."""
+        self.dead_letters.add(letter)
+        now = 0.0 if self.loop is None else self.loop.time()
+        self._storm.failure(letter.subscription, letter.reason, letter.error, letter.event, now)
+        if not letter.event.topic.startswith("$"):
+            self.announce(f"$bus:dead_letter:{letter.reason}", letter)
+
+    # -- what the parts need ----------------------------------------------------------------------
+
+    def keep(self, task: asyncio.Task[Any], owner: str) -> None:
+        """Hold a task strongly until it ends."""
+        self.tasks[task] = owner
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits for the task deals with it
+
+    def lend(self, job: Callable[[], None], owner: str) -> None:
+        """Run a job in a thread, and remember whose it is until it ends."""
+        token = object()
+        self._lent[token] = owner
+
+        def run() -> None:
+            try:
+                job()
+            finally:
+                self._lent.pop(token, None)
+
+        if self.threads.submit(run):
+            self._exhausted = False
+        elif not self._exhausted:
+            self._exhausted = True
+            self.announce("$bus:threads:exhausted", {"threads": self.threads.limit})
+
+    def quiet(self) -> None:
+        """Let whoever waits for idleness look again."""
+        if self.idle_bells:
+            ring(self.idle_bells)
+
+    def end(self, subscription: Subscription) -> int:
+        """Route nothing more to a subscription; return 1, or 0 if it had ended before."""
+        return self.registry.end(subscription)
+
+    def forget(self, subscription: Subscription) -> None:
+        """Close the books of a subscription that has ended."""
+        self.registry.forget(subscription)
+
+    def collapse(self, error: BaseException) -> None:
+        """Close the bus because an actor gave up for all of it."""
+        if self.on_collapse is not None:
+            self.on_collapse(error)
+
+    def lives(self) -> list[Life]:
+        """Return the actors in order of start, those included that only finish their mail."""
+        return self.registry.every_life()
+
+    def settled_counts(self) -> tuple[int, int]:
+        """Return how many deliveries are acked and dead."""
+        totals = self.registry.audit().totals
+        return totals.acked, totals.dead
+
+    def refuse_new(self) -> None:
+        """Accept only what has a cause."""
+        self.intake.restrict()
+        self.intake.flush()
+        self.open, self.draining = False, True
+        self.longest_nap = 1.0
+
+    def come_to_rest(self) -> None:
+        """Accept nothing more."""
+        self.intake.close()
+        self.draining = False
+        self.closed = True
+        self.lag.stop()
+
+    def stragglers(self, hand: Hand | None) -> tuple[str, ...]:
+        """Return the names of those whose handlers still run though nobody waits for them."""
+        names = {owner for task, owner in self.tasks.items() if owner and not task.done()}
+        names |= set(self._lent.copy().values())
+        if hand is not None:
+            names.discard(hand.actor.name)
+        return tuple(sorted(names))
+

@@ -1,0 +1,68 @@
+"""Event: one immutable fact.
+
+An event is a frozen ``msgspec.Struct``: about half the cost of a slots class, measured. It stays
+visible to the garbage collector, because a payload may hold a cycle through user objects.
+
+Ids are formatted when they are read: most events are handled without anybody asking. An id is the
+run of the process (20 hexadecimal digits, sortable by time), a dash, and the event's number on its
+bus (12 digits), so ids of one bus sort by publish order and differ across processes and forks.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
+    """An immutable fact: what was published, when, and why.
+
+    Attributes:
+        topic: Segments joined by ``:``, such as ``task_manager:task_created``.
+        data: The payload, passed by reference; it must not be changed after publish.
+        time: Unix seconds at the publish call.
+        key: The publish key, or None.
+        headers: What the publisher attached; a mapping of its own choosing, or None.
+    """
+
+    topic: str
+    data: Any
+    time: float
+    key: Any = None
+    headers: Any = None
+    _run: str = ""
+    _number: int = 0
+    _id: str | None = None
+    _correlation: str | None = None
+    _causation: str | None = None
+    _hops: int = 0
+
+    @property
+    def id(self) -> str:
+        """The event's id: unique across processes and forks, sortable by publish order."""
+        return self._id or f"{self._run}-{self._number:012x}"
+
+    @property
+    def correlation_id(self) -> str:
+        """The id of the conversation; a root event's is its own id."""
+        return self._correlation or self.id
+
+    @property
+    def causation_id(self) -> str | None:
+        """The id of the event in whose handling this one was published, or None for a root."""
+        return self._causation
+
+    @property
+    def timestamp(self) -> datetime:
+        """The time of publishing as an aware datetime in UTC."""
+        return datetime.fromtimestamp(self.time, UTC)
+
+    def with_data(self, data: Any) -> Event:
+        """Return the same event with another payload, as a copying bus hands it out."""
+        return msgspec.structs.replace(self, data=data)
+
+    def __repr__(self) -> str:
+        """Show what identifies the event; payloads stay out of logs."""
+        return f"Event(id={self.id!r}, topic={self.topic!r})"

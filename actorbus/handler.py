@@ -1,0 +1,166 @@
+"""How a handler wants to be called, found once, when it subscribes.
+
+A handler takes one argument. Its first parameter's annotation decides what that is: the event, the
+payload converted to a dataclass, ``msgspec.Struct``, ``TypedDict`` or pydantic model, or else the
+payload as it is. Nothing is inspected per event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, is_typeddict
+
+import msgspec
+
+from actorbus.errors import ConfigurationError
+from actorbus.event import Event
+
+Prepare = Callable[[Event], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signature:
+    """How to call a handler.
+
+    Attributes:
+        is_async: Whether calling it gives a coroutine.
+        wants_event: Whether it takes the event rather than the payload.
+        convert: Turns the payload into what the handler takes; None passes it as it is. Raises
+            `InvalidPayload`.
+    """
+
+    is_async: bool
+    wants_event: bool
+    convert: Callable[[Any], Any] | None
+
+
+class InvalidPayload(Exception):  # noqa: N818 not an error users see: it carries the reason
+    """A payload does not fit the handler's annotation; ``__cause__`` says why."""
+
+
+def inspect_handler(handler: Any) -> Signature:
+    """Find out how a handler wants to be called.
+
+    Args:
+        handler: A function, method, partial or object with ``__call__``.
+
+    Returns:
+        How to call it.
+
+    Raises:
+        ConfigurationError: It cannot be called with one argument, is a generator, or its annotation
+            cannot be resolved.
+    """
+    if not callable(handler):
+        raise ConfigurationError(f"a handler must be callable, not {type(handler).__name__}")
+    function = _function(handler)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"handler {describe(handler)} is a generator function and would never run: "
+            "use return, or iterate over bus.events()"
+        )
+    parameter = _first_parameter(handler)
+    annotation = _resolve(handler, function, parameter)
+    return Signature(
+        is_async=inspect.iscoroutinefunction(function),
+        wants_event=annotation is Event,
+        convert=None if annotation is Event else _converter(annotation),
+    )
+
+
+def describe(handler: Any) -> str:
+    """Return ``module.qualname`` of a handler."""
+    function = _function(handler)
+    module = getattr(function, "__module__", None) or type(handler).__module__
+    name = getattr(function, "__qualname__", None) or type(handler).__qualname__
+    return f"{module}.{name}"
+
+
+def same_handler(one: Any, other: Any) -> bool:
+    """Return whether two handlers are the same: equal, or partials of the same call."""
+    if isinstance(one, functools.partial) and isinstance(other, functools.partial):
+        return (
+            same_handler(one.func, other.func)
+            and one.args == other.args
+            and one.keywords == other.keywords
+        )
+    return bool(one == other)
+
+
+def _function(handler: Any) -> Any:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if inspect.isroutine(handler) or inspect.isclass(handler):
+        return handler
+    return getattr(handler, "__call__", handler)  # noqa: B004 the method itself is wanted
+
+
+def _first_parameter(handler: Any) -> inspect.Parameter | None:
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        return None  # a builtin that does not tell
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"handler {describe(handler)}{signature} must take one argument: {error}"
+        ) from error
+    return next(iter(signature.parameters.values()))
+
+
+def _resolve(handler: Any, function: Any, parameter: inspect.Parameter | None) -> Any:
+    if parameter is None or parameter.annotation is inspect.Parameter.empty:
+        return None
+    annotation = parameter.annotation
+    if not isinstance(annotation, str):
+        return annotation
+    namespace = getattr(inspect.unwrap(function), "__globals__", None)
+    if namespace is None:
+        namespace = vars(sys.modules.get(getattr(function, "__module__", ""), typing))
+    try:
+        return eval(annotation, namespace, _closure(function))  # noqa: S307 the author's own text
+    except Exception as error:
+        raise ConfigurationError(
+            f"handler {describe(handler)}: the annotation {annotation!r} of its first parameter "
+            f"cannot be resolved: {error}"
+        ) from error
+
+
+def _closure(function: Any) -> dict[str, Any]:
+    """Return what the function closes over; `inspect` resolves against globals alone."""
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
+        return {}
+    return dict(inspect.getclosurevars(function).nonlocals)
+
+
+def _converter(annotation: Any) -> Callable[[Any], Any] | None:
+    if not isinstance(annotation, type):
+        return None
+    if hasattr(annotation, "model_validate") and hasattr(annotation, "model_fields"):
+        return _checked(annotation.model_validate)  # pydantic, known by its shape: not imported
+    if is_typeddict(annotation):
+        return _checked(functools.partial(msgspec.convert, type=annotation))
+    if dataclasses.is_dataclass(annotation) or issubclass(annotation, msgspec.Struct):
+        convert = functools.partial(msgspec.convert, type=annotation, from_attributes=True)
+        return _checked(convert, instance_of=annotation)
+    return None
+
+
+def _checked(
+    convert: Callable[[Any], Any], instance_of: type | None = None
+) -> Callable[[Any], Any]:
+    def checked(data: Any) -> Any:
+        if instance_of is not None and isinstance(data, instance_of):
+            return data
+        try:
+            return convert(data)
+        except Exception as error:
+            raise InvalidPayload from error
+
+    return checked

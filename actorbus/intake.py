@@ -1,0 +1,93 @@
+"""Intake: publishing from other threads.
+
+The event is made at the call, in the calling thread; it is routed on the bus's loop, in call order.
+At most 10,000 may be on their way: the next call blocks its thread, so a fast thread is held back
+like a fast task, instead of filling the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from actorbus.errors import BusClosedError, BusNotRunningError
+from actorbus.receipt import Receipt
+
+UNROUTED = 10_000
+
+
+class Intake:
+    """Receipts on their way from other threads to the loop.
+
+    Args:
+        bus: Name of the bus.
+        dispatch: Routes one receipt; called on the loop.
+    """
+
+    def __init__(self, bus: str, dispatch: Callable[[Receipt], None]) -> None:
+        self._bus = bus
+        self._dispatch = dispatch
+        self._receipts: deque[Receipt] = deque()
+        self._room = threading.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scheduled = False
+        self._open = False
+        self._draining = False
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take receipts from now on."""
+        with self._room:
+            self._loop, self._scheduled = loop, False
+            self._open, self._draining = True, False
+            self._receipts.clear()
+
+    def restrict(self) -> None:
+        """Take only events that have a cause from now on: the bus drains."""
+        with self._room:
+            self._draining = True
+
+    def close(self) -> None:
+        """Take nothing more; whoever waits for room is told so."""
+        with self._room:
+            self._open = False
+            self._room.notify_all()
+
+    def put(self, receipt: Receipt, *, caused: bool) -> None:
+        """Send a receipt on its way; blocks the calling thread while too many are.
+
+        Args:
+            receipt: The receipt.
+            caused: Whether its event has a cause.
+
+        Raises:
+            BusClosedError: The bus is draining or closed.
+            BusNotRunningError: The loop was closed without the bus.
+        """
+        with self._room:
+            while True:
+                self._check(caused=caused)
+                if len(self._receipts) < UNROUTED:
+                    break
+                self._room.wait(1.0)  # a loop that dies wakes nobody: look now and then
+            self._receipts.append(receipt)
+            wake, self._scheduled = not self._scheduled, True
+            loop = self._loop
+        if wake and loop is not None:
+            loop.call_soon_threadsafe(self.flush)
+
+    def flush(self) -> None:
+        """Route what has arrived, in call order; called on the loop."""
+        with self._room:
+            receipts, self._receipts = self._receipts, deque()
+            self._scheduled = False
+            self._room.notify_all()
+        for receipt in receipts:
+            self._dispatch(receipt)
+
+    def _check(self, *, caused: bool) -> None:
+        if not self._open or (self._draining and not caused):
+            raise BusClosedError(self._bus, draining=self._open)
+        if self._loop is None or self._loop.is_closed():
+            raise BusNotRunningError(self._bus)

@@ -1,0 +1,257 @@
+"""The books of one subscription, and the law that they balance.
+
+Law, per subscription and at every instant::
+
+    routed = acked + dead + conflated + waiting + queued + running + retrying
+
+The first four are plain counters that only grow; the last four are counted by looking at the line,
+the mailbox and the workers. None is computed as a remainder, so an imbalance shows a bug.
+
+Everything here is plain integers: an increment costs about 20 ns, a call into a metrics library
+500 to 1,600 ns. Histograms count per bucket; `Histogram.add` takes many equal observations at once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from actorbus.words import DeadReason
+
+BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+"""Upper bounds of the histogram buckets, in seconds; a last bucket has no bound."""
+
+
+class Histogram:
+    """Observations in seconds, counted per bucket of `BUCKETS`.
+
+    Attributes:
+        counts: One count per bucket, the unbounded one last; not cumulative.
+        total: Sum of the observations in seconds.
+    """
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Count `times` observations of `seconds` each."""
+        self.counts[bisect_left(BUCKETS, seconds)] += times
+        self.total += seconds * times
+
+    def merge(self, other: Histogram) -> None:
+        """Add everything `other` has counted."""
+        for bucket, count in enumerate(other.counts):
+            self.counts[bucket] += count
+        self.total += other.total
+
+    def copy(self) -> Histogram:
+        """Return an independent copy."""
+        twin = Histogram()
+        twin.counts = self.counts.copy()
+        twin.total = self.total
+        return twin
+
+
+class Ledger:
+    """Counters of one subscription; each only grows.
+
+    Attributes:
+        routed: Deliveries the router addressed to the subscription.
+        acked: Deliveries handled.
+        conflated: Deliveries replaced by a newer one, or dropped by a stream's buffer.
+        dead: Deliveries given up, per reason.
+        errors: Attempts that raised.
+        timeouts: Attempts that ran out of time.
+        cancelled: Attempts that were cancelled.
+        succeeded: Attempts that returned.
+        retries: Attempts after the first.
+        restarts: Restarts of the actor.
+        wait: Seconds from publish to the start of the handler.
+        duration: Seconds of one attempt.
+    """
+
+    __slots__ = (
+        "acked",
+        "cancelled",
+        "conflated",
+        "dead",
+        "duration",
+        "errors",
+        "restarts",
+        "retries",
+        "routed",
+        "succeeded",
+        "timeouts",
+        "wait",
+    )
+
+    def __init__(self) -> None:
+        self.routed = 0
+        self.acked = 0
+        self.conflated = 0
+        self.dead: dict[DeadReason, int] = {}
+        self.succeeded = 0
+        self.errors = 0
+        self.timeouts = 0
+        self.cancelled = 0
+        self.retries = 0
+        self.restarts = 0
+        self.wait: Histogram | None = None  # made at the first observation: idle actors stay small
+        self.duration: Histogram | None = None
+
+    def bury(self, reason: DeadReason) -> None:
+        """Count one delivery given up."""
+        self.dead[reason] = self.dead.get(reason, 0) + 1
+
+    @property
+    def dead_total(self) -> int:
+        """Deliveries given up, for whatever reason."""
+        return sum(self.dead.values())
+
+    def waited(self, seconds: float, times: int = 1) -> None:
+        """Count deliveries that waited so long from publish to the start of the handler."""
+        if self.wait is None:
+            self.wait = Histogram()
+        self.wait.add(seconds, times)
+
+    def took(self, seconds: float, times: int = 1) -> None:
+        """Count attempts that took so long."""
+        if self.duration is None:
+            self.duration = Histogram()
+        self.duration.add(seconds, times)
+
+    def merge(self, other: Ledger) -> None:
+        """Add everything `other` has counted, as when a subscription has ended."""
+        for name in (
+            "routed", "acked", "conflated", "succeeded", "errors", "timeouts", "cancelled",
+            "retries", "restarts",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for reason, count in other.dead.items():
+            self.dead[reason] = self.dead.get(reason, 0) + count
+        self.wait = _merged(self.wait, other.wait)
+        self.duration = _merged(self.duration, other.duration)
+
+    def copy(self) -> Ledger:
+        """Return an independent copy."""
+        twin = Ledger()
+        twin.merge(self)
+        return twin
+
+
+def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
+    if other is None:
+        return one
+    if one is None:
+        return other.copy()
+    one.merge(other)
+    return one
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of the law for one subscription, or summed over all of them."""
+
+    routed: int = 0
+    acked: int = 0
+    dead: int = 0
+    conflated: int = 0
+    waiting: int = 0
+    queued: int = 0
+    running: int = 0
+    retrying: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Deliveries not yet settled."""
+        return self.waiting + self.queued + self.running + self.retrying
+
+    @property
+    def difference(self) -> int:
+        """What the books are out by; 0 when they balance."""
+        return self.routed - self.acked - self.dead - self.conflated - self.pending
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(*(getattr(self, n) + getattr(other, n) for n in Terms.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The ledger of a bus at one instant.
+
+    Attributes:
+        bus: Name of the bus.
+        subscriptions: The terms per subscription name; ``_ended`` sums the ended ones.
+        totals: The terms over all subscriptions.
+    """
+
+    bus: str
+    subscriptions: dict[str, Terms]
+    totals: Terms
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every subscription's books balance."""
+        return not any(terms.difference for terms in self.subscriptions.values())
+
+    @property
+    def differences(self) -> dict[str, int]:
+        """What is out, per subscription; empty when the books balance."""
+        return {n: t.difference for n, t in self.subscriptions.items() if t.difference}
+
+    def __str__(self) -> str:
+        head = f"bus {self.bus!r}: {'balanced' if self.balanced else 'OUT OF BALANCE'}"
+        rows = {**self.subscriptions, "total": self.totals}
+        return "\n".join([head, *(f"  {name}: {_line(terms)}" for name, terms in rows.items())])
+
+
+def _line(terms: Terms) -> str:
+    names = ("acked", "dead", "conflated", "waiting", "queued", "running", "retrying")
+    parts = " + ".join(f"{getattr(terms, name)} {name}" for name in names)
+    out = f" (out by {terms.difference})" if terms.difference else ""
+    return f"{terms.routed} routed = {parts}{out}"
+
+
+@dataclass(slots=True)
+class ActorReading:
+    """One subscription, copied for an exporter in one step on the loop.
+
+    Attributes:
+        label: Name to export it under; several subscriptions may share one.
+        ledger: A copy of its books.
+        terms: The pending terms at the same instant.
+        up: Whether the actor works; None for rows that are no actor (streams, ended ones).
+        capacity: Of the mailbox, in deliveries.
+    """
+
+    label: str
+    ledger: Ledger
+    terms: Terms
+    up: bool | None = None
+    capacity: int = 0
+
+
+@dataclass(slots=True)
+class BusReading:
+    """A bus, copied for an exporter in one step on the loop.
+
+    Attributes:
+        bus: Its name.
+        published: Events per topic of the bounded set, ``_other`` for the rest.
+        unrouted: Events that matched no subscription.
+        blocked_seconds: Seconds publishers spent awaiting room.
+        dead_letters_held: Dead letters in the store.
+        loop_lag: Lag of the event loop, sampled.
+        actors: One reading per label.
+    """
+
+    bus: str
+    published: dict[str, int] = field(default_factory=dict)
+    unrouted: int = 0
+    blocked_seconds: float = 0.0
+    dead_letters_held: int = 0
+    loop_lag: Histogram | None = None
+    actors: list[ActorReading] = field(default_factory=list)

@@ -1,0 +1,258 @@
+"""The options of a subscription: one place for their defaults, and for every refusal.
+
+An option that makes no sense is refused when the subscription is made, in words that say which
+option and why, never later and never silently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, TypedDict
+
+from actorbus.errors import ConfigurationError
+from actorbus.event import Event
+from actorbus.handler import Signature
+from actorbus.restart import RestartPolicy
+from actorbus.retry import RetryPolicy
+from actorbus.topic import Pattern
+from actorbus.words import Directive, Guarantee, Overflow
+
+OnFailure = Directive | str | Callable[[BaseException, Event | None], Directive | str]
+Key = str | Callable[[Event], Hashable]
+
+
+class SubscribeOptions(TypedDict, total=False):
+    """The keyword options of ``subscribe`` and ``spawn``.
+
+    Attributes:
+        name: Unique among the live ones; default ``module.qualname``, then ``…#2``.
+        mailbox: Deliveries the mailbox holds, at least 1; default 1000.
+        overflow: What a full mailbox does; default ``"block"``.
+        put_timeout: Seconds a delivery may wait for room under ``block``; None waits for ever;
+            default 5.0.
+        retry: The retry policy; default ``RetryPolicy()``.
+        restart: The restart policy; default ``RestartPolicy()``.
+        on_failure: A directive, or a callable on (error, event) that returns one; default
+            ``"resume"`` for functions and ``"restart"`` for `Actor` classes.
+        timeout: Seconds one attempt of an async handler may take; default None, no limit.
+        concurrency: Deliveries handled at once; default 1.
+        key: ``"key"`` for the publish key, or a callable on the event: one key is never handled
+            twice at the same time and stays in order.
+        group: Each event goes to exactly one member of the group.
+        durable: Name of a durable subscription; needs a journal or a transport.
+        guarantee: ``"at_least_once"`` (default) or ``"at_most_once"``.
+        exclude: Patterns of topics it does not want.
+        replay: First deliver the last so many matching events of the history; default 0.
+        inline: Run a plain ``def`` on the loop instead of a thread; default False.
+    """
+
+    name: str | None
+    mailbox: int
+    overflow: Overflow | str
+    put_timeout: float | None
+    retry: RetryPolicy
+    restart: RestartPolicy
+    on_failure: OnFailure
+    timeout: float | None
+    concurrency: int
+    key: Key | None
+    group: str | None
+    durable: str | None
+    guarantee: Guarantee | str
+    exclude: str | Iterable[str]
+    replay: int
+    inline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one subscription, checked and in their one form."""
+
+    name: str | None
+    mailbox: int
+    overflow: Overflow
+    put_timeout: float | None
+    retry: RetryPolicy
+    restart: RestartPolicy
+    on_failure: Directive | Callable[[BaseException, Event | None], Directive | str] | None
+    timeout: float | None
+    concurrency: int
+    key: Callable[[Event], Hashable] | None
+    group: str | None
+    guarantee: Guarantee
+    exclude: tuple[Pattern, ...]
+    replay: int
+    inline: bool
+
+    @property
+    def once(self) -> bool:
+        """Whether a delivery is never run twice."""
+        return self.guarantee is Guarantee.AT_MOST_ONCE
+
+
+_DEFAULT_RETRY = RetryPolicy()
+_NO_RETRY = RetryPolicy.none()
+_DEFAULT_RESTART = RestartPolicy()
+
+
+def check_options(given: Mapping[str, Any], signature: Signature) -> Options:
+    """Check the options of a subscription.
+
+    Args:
+        given: The options that were given, by name.
+        signature: How the handler wants to be called.
+
+    Returns:
+        The options in their one form.
+
+    Raises:
+        ConfigurationError: An option is unknown, of the wrong type, out of range, or at odds with
+            another one or with the handler.
+    """
+    if unknown := sorted(given.keys() - SubscribeOptions.__annotations__.keys()):
+        known = ", ".join(sorted(SubscribeOptions.__annotations__))
+        raise ConfigurationError(f"unknown option {unknown[0]!r}; the options are {known}")
+    _check_combinations(given, signature)
+    once = _choice("guarantee", Guarantee, given.get("guarantee", Guarantee.AT_LEAST_ONCE))
+    at_most_once = once is Guarantee.AT_MOST_ONCE
+    options = Options(
+        name=_optional_text("name", given.get("name")),
+        mailbox=whole("mailbox", given.get("mailbox", 1000), at_least=1),
+        overflow=_choice("overflow", Overflow, given.get("overflow", Overflow.BLOCK)),
+        put_timeout=optional_seconds("put_timeout", given.get("put_timeout", 5.0), zero=True),
+        retry=_policy("retry", RetryPolicy, given, _NO_RETRY if at_most_once else _DEFAULT_RETRY),
+        restart=_policy("restart", RestartPolicy, given, _DEFAULT_RESTART),
+        on_failure=_on_failure(given.get("on_failure")),
+        timeout=optional_seconds("timeout", given.get("timeout")),
+        concurrency=whole("concurrency", given.get("concurrency", 1), at_least=1),
+        key=_key(given.get("key")),
+        group=_optional_text("group", given.get("group")),
+        guarantee=once,
+        exclude=_patterns(given.get("exclude", ())),
+        replay=whole("replay", given.get("replay", 0)),
+        inline=_flag("inline", given.get("inline", False)),
+    )
+    if options.replay > options.mailbox:
+        raise ConfigurationError(
+            f"replay={options.replay} does not fit into mailbox={options.mailbox}"
+        )
+    return options
+
+
+def _check_combinations(given: Mapping[str, Any], signature: Signature) -> None:
+    overflow = given.get("overflow", Overflow.BLOCK)
+    at_most_once = given.get("guarantee") == Guarantee.AT_MOST_ONCE
+    rules = (
+        (
+            given.get("durable") is not None,
+            "durable needs a bus with a journal or a transport, and this bus has neither",
+        ),
+        (
+            bool(given.get("group")) and bool(given.get("replay")),
+            "group with replay: history cannot be shared out among members",
+        ),
+        (
+            bool(given.get("inline")) and signature.is_async,
+            "inline=True is for a plain def; an async def runs on the loop anyway",
+        ),
+        (
+            given.get("timeout") is not None and not signature.is_async,
+            "timeout needs an async def: a thread cannot be cancelled",
+        ),
+        (
+            "put_timeout" in given and overflow != Overflow.BLOCK,
+            f"put_timeout goes with overflow='block'; overflow={str(overflow)!r} never waits",
+        ),
+        (
+            at_most_once and "retry" in given,
+            "guarantee='at_most_once' never runs a delivery twice, so it takes no retry policy",
+        ),
+    )
+    for broken, why in rules:
+        if broken:
+            raise ConfigurationError(why)
+
+
+def whole(option: str, value: object, at_least: int = 0) -> int:
+    """Return a whole number of at least so much, or refuse it."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{option} must be a whole number, not {value!r}")
+    if value < at_least:
+        raise ConfigurationError(f"{option} must be at least {at_least}, not {value}")
+    return value
+
+
+def optional_seconds(option: str, value: object, *, zero: bool = False) -> float | None:
+    """Return a finite number of seconds, or None; refuse anything else.
+
+    Args:
+        option: Its name, for the error.
+        value: What was given.
+        zero: Whether 0 is allowed.
+
+    Raises:
+        ConfigurationError: It is not such a number.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ConfigurationError(f"{option} must be a number of seconds or None, not {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        bound = "at least" if zero else "more than"
+        raise ConfigurationError(f"{option} must be {bound} 0 seconds and finite, not {value!r}")
+    return float(value)
+
+
+def _choice(option: str, words: Any, value: object) -> Any:
+    try:
+        return words(value)
+    except ValueError:
+        names = ", ".join(repr(str(word)) for word in words)
+        raise ConfigurationError(f"{option} must be one of {names}, not {value!r}") from None
+
+
+def _policy(option: str, kind: type, given: Mapping[str, Any], default: Any) -> Any:
+    value = given.get(option, default)
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{option} must be a {kind.__name__}, not {value!r}")
+    return value
+
+
+def _on_failure(value: Any) -> Any:
+    if value is None or (callable(value) and not isinstance(value, type)):
+        return value
+    return _choice("on_failure", Directive, value)
+
+
+def _key(value: Any) -> Any:
+    if value is None or (callable(value) and not isinstance(value, str)):
+        return value
+    if value == "key":
+        return attrgetter("key")
+    raise ConfigurationError(f"key must be 'key' or a callable on the event, not {value!r}")
+
+
+def _optional_text(option: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ConfigurationError(f"{option} must be printable text, not {value!r}")
+    return value
+
+
+def _flag(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{option} must be True or False, not {value!r}")
+    return value
+
+
+def _patterns(value: Any) -> tuple[Pattern, ...]:
+    if isinstance(value, str):
+        return (Pattern(value),)
+    try:
+        return tuple(Pattern(each) for each in value)
+    except TypeError:
+        raise ConfigurationError(f"exclude must be patterns, not {value!r}") from None

@@ -1,0 +1,390 @@
+"""Receipt: what `publish` gives back, and everything a publisher can wait for.
+
+A receipt is also what stands in the mailboxes: one object per publish, none per delivery. What has
+become of a delivery is found by looking: it is dead or conflated if the receipt says so, open if it
+still stands somewhere, acked otherwise. Only a receipt somebody watches is told of each ack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from actorbus.errors import BusNotRunningError
+from actorbus.event import Event
+from actorbus.hand import Hand, in_hand
+from actorbus.words import Outcome
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from actorbus.mailbox import Place
+
+
+class Addressee(Protocol):
+    """What a receipt needs to know of a subscription."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can answer an ask: streams and waits cannot."""
+
+    def holds(self, receipt: Receipt) -> bool:
+        """Return whether the delivery is still open."""
+
+    def reawaited(self, place: Place[Receipt], *, awaited: bool) -> None:
+        """Take note that somebody began, or the last one ceased, to await a place in the line."""
+
+
+class Exchange(Protocol):
+    """What a receipt needs to know of its bus."""
+
+    name: str
+    blocked_seconds: float
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop it delivers on."""
+
+    def guard(self, hand: Hand, receipt: Receipt, watch: Watch | None) -> None:
+        """Give up the deliveries whose awaiting would close a cycle; tell the receipt."""
+
+
+class Route:
+    """Where the events of one topic go; compiled once, looked up with one dict access.
+
+    Attributes:
+        exchange: The bus.
+        topic: The topic, as the publisher wrote it.
+        offers: One bound method per delivery, in order of subscription.
+        addressees: Who gets each event; group members are chosen per event.
+        shares: The groups among them.
+        ring: The topic's history, or None where there is none.
+        tally: Counts the topic's events, or None for topics of the bus's own.
+        threaded: Whether a handler among them runs in a thread and wants the context.
+        routed: False only for the stand-in of an event that is still on its way from a thread.
+    """
+
+    __slots__ = (
+        "addressees", "exchange", "offers", "ring", "routed", "shares", "tally", "threaded", "topic",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        topic: str,
+        offers: Sequence[Callable[[Receipt], None]] = (),
+        addressees: Iterable[Addressee] = (),
+    ) -> None:
+        self.exchange = exchange
+        self.topic = topic
+        self.offers = tuple(offers)
+        self.addressees = tuple(addressees)
+        self.shares: tuple[Any, ...] = ()
+        self.ring: deque[Event] | None = None
+        self.tally: Tally | None = None
+        self.threaded = False
+        self.routed = True
+
+
+class Tally:
+    """A count that several routes may share."""
+
+    __slots__ = ("events",)
+
+    def __init__(self) -> None:
+        self.events = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of every delivery of one event.
+
+    Attributes:
+        outcomes: The outcome per subscription name.
+    """
+
+    outcomes: dict[str, Outcome]
+
+    @property
+    def ok(self) -> bool:
+        """Whether none is dead."""
+        return Outcome.DEAD not in self.outcomes.values()
+
+
+class Watch:
+    """Somebody wants to know of every settled delivery of a receipt.
+
+    Attributes:
+        receipt: The receipt.
+        pending: Who has not settled yet.
+        asking: Whether the first reply that is not None ends the wait.
+        reply: The first such reply.
+        failed: (subscription, reason, error) of the first dead delivery, or None.
+    """
+
+    __slots__ = ("asking", "bells", "failed", "pending", "receipt", "reply")
+
+    def __init__(
+        self, receipt: Receipt, pending: Iterable[Addressee] = (), *, asking: bool = False
+    ) -> None:
+        self.receipt = receipt
+        self.pending = set(pending)
+        self.asking = asking
+        self.reply: Any = None
+        self.failed: tuple[str, str, BaseException | None] | None = None
+        self.bells: list[asyncio.Future[None]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return not self.pending or (self.asking and self.reply is not None)
+
+    def settle(self, addressee: Addressee, reply: object = None) -> None:
+        """Take note of one settled delivery."""
+        self.pending.discard(addressee)
+        if reply is not None and self.reply is None and addressee.answers:
+            self.reply = reply
+        if self.done:
+            ring(self.bells)
+
+    async def wait(self) -> None:
+        """Wait until done; cancelling takes nothing back."""
+        while not self.done:
+            await hear(self.bells)
+
+
+def ring(bells: list[asyncio.Future[None]]) -> None:
+    """Wake everybody who hears one of the bells."""
+    for bell in bells:
+        if not bell.done():
+            bell.set_result(None)
+    bells.clear()
+
+
+async def hear(bells: list[asyncio.Future[None]]) -> None:
+    """Wait for the next `ring`."""
+    bell = asyncio.get_running_loop().create_future()
+    bells.append(bell)
+    try:
+        await bell
+    finally:
+        if bell in bells:
+            bells.remove(bell)
+
+
+class Receipt(msgspec.Struct, eq=False):
+    """What became of one publish so far; awaitable.
+
+    ``await receipt`` returns the receipt when every delivery is admitted to its mailbox or given
+    up. Not awaiting it loses nothing that fits.
+
+    Attributes:
+        event: The event that was published.
+        refused: Deliveries given up before they were admitted.
+    """
+
+    event: Event
+    route: Route
+    at: float  # loop time of the publish
+    refused: int = 0
+    context: Context | None = None  # the publisher's, where a handler runs in a thread
+    places: list[tuple[Addressee, Place[Receipt]]] | None = None  # in the lines now
+    members: list[Addressee] | None = None  # whom the groups chose
+    fates: dict[str, Outcome] | None = None  # of the deliveries that are dead or conflated
+    refusal: Callable[[], Exception] | None = None  # what awaiting raises
+    watch: Watch | None = None
+    awaiting: int = 0  # tasks that await admission
+    bells: list[asyncio.Future[None]] | None = None
+
+    @property
+    def deliveries(self) -> int:
+        """Number of subscriptions the event matched."""
+        return len(self.route.offers)
+
+    @property
+    def waiting(self) -> int:
+        """Number of deliveries that stand in the line of a full mailbox now."""
+        return len(self.places) if self.places else 0
+
+    def __repr__(self) -> str:
+        """Show the event's id and topic, and the counts."""
+        return (
+            f"Receipt({self.event!r}, deliveries={self.deliveries}, "
+            f"waiting={self.waiting}, refused={self.refused})"
+        )
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        """Wait for admission: backpressure.
+
+        Returns:
+            The receipt.
+
+        Raises:
+            MailboxFullError: An ``overflow="fail"`` mailbox refused.
+            DeadlockError: Awaiting here would have closed a cycle of full mailboxes.
+
+        Both only after every other delivery is admitted or given up. Cancelling takes nothing back.
+        """
+        if self.places or self.refusal is not None or not self.route.routed:
+            yield from self._admission(_own_hand()).__await__()
+        return self
+
+    def wait(self, timeout: float | None = None) -> Receipt:
+        """Wait for admission from another thread.
+
+        Args:
+            timeout: Longest wait in seconds; None waits for ever.
+
+        Returns:
+            The receipt.
+
+        Raises:
+            RuntimeError: Called on the thread of the bus's loop, where it would never return.
+            TimeoutError: Not admitted in time; the deliveries stay in their lines.
+            BusNotRunningError: The bus's loop runs no more.
+        """
+        loop = self.route.exchange.loop
+        if loop is None or not loop.is_running():
+            raise BusNotRunningError(self.route.exchange.name)
+        if getattr(loop, "_thread_id", None) == threading.get_ident():
+            raise RuntimeError("receipt.wait() would block the event loop: use `await receipt`")
+        future = asyncio.run_coroutine_threadsafe(self._admission(_own_hand()), loop)
+        try:
+            future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
+        return self
+
+    async def settled(self, timeout: float | None = None) -> Settlement:  # noqa: ASYNC109 contract
+        """Wait until every delivery is settled.
+
+        Args:
+            timeout: Longest wait in seconds; None waits for ever.
+
+        Returns:
+            The outcome per subscription.
+
+        Raises:
+            TimeoutError: Not all settled in time.
+            DeadlockError: Awaited in a handler that its own actors wait for.
+
+        Cancelling takes nothing back.
+        """
+        async with asyncio.timeout(timeout):
+            while not self.route.routed:
+                await self._heard()
+            await self.watching(self.watched())
+        fates = self.fates or {}
+        names = [addressee.name for addressee in self.addressees()]
+        return Settlement({name: fates.get(name, Outcome.ACKED) for name in names})
+
+    # -- for the engine ---------------------------------------------------------------------------
+
+    def addressees(self) -> Iterable[Addressee]:
+        """Return who got, or stands to get, the event."""
+        return (*self.route.addressees, *(self.members or ()))
+
+    def watched(self) -> Watch:
+        """Return the receipt's watch, made by looking at what is still open."""
+        if self.watch is None:
+            self.watch = Watch(self, self.still_open())
+        return self.watch
+
+    def still_open(self) -> list[Addressee]:
+        """Return whose delivery has not settled."""
+        return [each for each in self.addressees() if each.holds(self)]
+
+    async def watching(self, watch: Watch) -> None:
+        """Wait for a watch, refusing to where the wait could never end."""
+        hand = _own_hand()
+        if hand is not None:
+            self.route.exchange.guard(hand, self, watch)
+            if self.refusal is not None:
+                raise self.refusal()
+            hand.blocked = watch
+        self._count_awaiting(1)
+        try:
+            await watch.wait()
+        finally:
+            self._count_awaiting(-1)
+            if hand is not None:
+                hand.blocked = None
+
+    def settle(
+        self, addressee: Addressee, outcome: Outcome, failed: tuple[str, str, Any] | None = None
+    ) -> None:
+        """Record a delivery that is dead or conflated."""
+        if self.fates is None:
+            self.fates = {}
+        self.fates[addressee.name] = outcome
+        if self.watch is not None:
+            self.watch.failed = self.watch.failed or failed
+            self.watch.settle(addressee)
+
+    def stand(self, addressee: Addressee, place: Place[Receipt]) -> None:
+        """Record a place in a line."""
+        if self.places is None:
+            self.places = []
+        self.places.append((addressee, place))
+
+    def moved(self, place: Place[Receipt]) -> None:
+        """Record that a place is left, for the mailbox or for good."""
+        self.places = [entry for entry in self.places or () if entry[1] is not place]
+        if not self.places:
+            self.admitted()
+
+    def admitted(self) -> None:
+        """Wake whoever awaits admission, if nothing is left to wait for."""
+        if self.bells and self.route.routed and not self.places:
+            ring(self.bells)
+
+    async def _admission(self, hand: Hand | None) -> None:
+        """Wait for admission; `hand` is the worker whose handler waits, if any."""
+        self._count_awaiting(1)
+        try:
+            while self.places or not self.route.routed:
+                if hand is not None:
+                    self.route.exchange.guard(hand, self, None)
+                    hand.blocked = self
+                await self._heard()
+        finally:
+            if hand is not None:
+                hand.blocked = None
+            self._count_awaiting(-1)
+        if self.refusal is not None:
+            raise self.refusal()
+
+    async def _heard(self) -> None:
+        if not self.places and self.route.routed:
+            return  # the guard has just given up the last one
+        if self.bells is None:
+            self.bells = []
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            await hear(self.bells)
+        finally:
+            self.route.exchange.blocked_seconds += loop.time() - started
+
+    def _count_awaiting(self, change: int) -> None:
+        self.awaiting += change
+        if self.awaiting == 0 or self.awaiting == change:
+            for addressee, place in self.places or ():
+                addressee.reawaited(place, awaited=self.awaiting > 0)
+
+
+def _own_hand() -> Hand | None:
+    """Return the worker in whose handler's own task or thread the caller runs, if in any."""
+    hand = in_hand.get()
+    return hand if hand is not None and hand.is_here() else None

@@ -1,0 +1,345 @@
+"""Registry: who there is. Subscriptions, actors, streams, supervisors; their names and their books.
+
+A subscription is *live* from the call that makes it until it is unsubscribed or stopped; then it is
+*ending* while it still has mail; then it is forgotten and its counts go to a sum, so that no total
+ever falls.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, cast
+
+from actorbus.actor import Actor, ActorRef
+from actorbus.errors import ConfigurationError
+from actorbus.handler import describe, inspect_handler, same_handler
+from actorbus.ledger import ActorReading, Audit, Ledger, Terms
+from actorbus.life import Host, Life
+from actorbus.options import SubscribeOptions, check_options
+from actorbus.receipt import Exchange, Receipt, Route
+from actorbus.routing import Routes
+from actorbus.subscription import Bus, Subscription
+from actorbus.supervisor import Supervisor
+from actorbus.tap import Tap, parse_patterns
+from actorbus.words import ActorState, DeadReason
+
+ENDED = "_ended"
+STREAMS = "_streams"
+OTHERS = "_other"
+LABELS = 1000  # subscriptions exported under their own name
+
+
+class Owner(Host, Bus, Exchange, Protocol):
+    """What a registry needs of the engine."""
+
+    face: Any
+
+    def begin(self, life: Life) -> None:
+        """Start an actor."""
+
+    def tell(self, sub: Subscription, data: Any, key: Any) -> Receipt:
+        """Deliver to one subscription alone."""
+
+
+class Registry:
+    """The subscriptions, streams and supervisors of one bus.
+
+    Attributes:
+        live: The live subscriptions by name.
+        taps: The open streams and waits.
+        root: The supervisor at the top.
+        routes: Topics to subscriptions.
+    """
+
+    def __init__(self, owner: Owner, history: int) -> None:
+        self.live: dict[str, Subscription] = {}
+        self.taps: dict[Tap, None] = {}
+        self.root = Supervisor(self, "root", None)
+        self.routes = Routes(owner, history)
+        self._owner = owner
+        self._ending: dict[Subscription, None] = {}
+        self._supervisors: dict[str, Supervisor] = {"root": self.root}
+        self._numbers = itertools.count(1)
+        self._labels: dict[Subscription, str] = {}
+        self._sums = {ENDED: Ledger(), STREAMS: Ledger(), OTHERS: Ledger()}
+        self._held_back: list[Subscription] = []
+
+    # -- making -----------------------------------------------------------------------------------
+
+    def add_subscription(
+        self, patterns: Any, handler: Any, parent: Supervisor, options: SubscribeOptions
+    ) -> Subscription:
+        """Register a handler; live when the call returns."""
+        parsed = parse_patterns(patterns)
+        if not parsed:
+            raise ConfigurationError("a subscription needs at least one pattern")
+        if isinstance(handler, type) and issubclass(handler, Actor):
+            raise ConfigurationError(f"{handler.__qualname__} is an Actor: use spawn()")
+        signature = inspect_handler(handler)
+        checked = check_options(options, signature)
+        name = self._name(checked.name, describe(handler))
+        sub = Subscription(
+            self._owner, name, parsed, handler, checked, signature, next(self._numbers)
+        )
+        self._enter(sub, Life(sub, self._owner, parent), parent)
+        return sub
+
+    def add_actor(
+        self, factory: Callable[[], Actor], parent: Supervisor, options: SubscribeOptions
+    ) -> ActorRef:
+        """Register an actor; live when the call returns."""
+        if not callable(factory):
+            raise ConfigurationError("spawn takes a factory: a class or a callable without argument")
+        first = factory()
+        if not isinstance(first, Actor):
+            raise ConfigurationError(
+                f"the factory must return an Actor, not {type(first).__name__}"
+            )
+        parsed = parse_patterns(first.patterns)
+        signature = inspect_handler(first.receive)
+        if not signature.is_async:
+            raise ConfigurationError(f"{type(first).__qualname__}.receive must be `async def`")
+        if describe(first.receive) == describe(Actor.receive):
+            raise ConfigurationError(f"{type(first).__qualname__} has no receive()")
+        checked = check_options({**_class_options(first), **options}, signature)
+        kind = type(first)
+        name = self._name(checked.name, f"{kind.__module__}.{kind.__qualname__}")
+        sub = Subscription(
+            self._owner, name, parsed, first.receive, checked, signature, next(self._numbers)
+        )
+        life = Life(sub, self._owner, parent, factory, first)
+        self._enter(sub, life, parent)
+        return self.reference(sub)
+
+    def add_supervisor(
+        self, name: str, parent: Supervisor, strategy: Any, max_restarts: int, within: float
+    ) -> Supervisor:
+        """Register a supervisor."""
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"a supervisor needs a name, not {name!r}")
+        if name in self._supervisors:
+            raise ConfigurationError(f"there is a supervisor named {name!r} already")
+        made = Supervisor(self, name, parent, strategy, max_restarts, within)
+        self._supervisors[name] = made
+        parent.children.append(made)
+        return made
+
+    def add_tap(self, tap: Tap, replay: int) -> None:
+        """Route to a tap from now on, beginning with so many events of the history."""
+        tap.order = next(self._numbers)
+        self.taps[tap] = None
+        if replay:
+            route = Route(self._owner, "", (tap.offer,), (tap,))
+            for event in self.routes.recent(tap.patterns, replay):
+                tap.offer(Receipt(event, route, 0.0))
+        self.routes.add(tap)
+
+    def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
+        sub.life = life
+        self.live[sub.name] = sub
+        if len(self._labels) < LABELS:
+            self._labels[sub] = sub.name
+        parent.children.append(life)
+        self.routes.add(sub)
+        if self._owner.running:
+            self._owner.begin(life)
+            self._replay(sub)
+        elif sub.options.replay:
+            self._held_back.append(sub)
+
+    def _name(self, given: str | None, default: str) -> str:
+        if given is not None:
+            if given in self.live:
+                raise ConfigurationError(f"there is a live subscription named {given!r} already")
+            return given
+        name, number = default, 1
+        while name in self.live:
+            number += 1
+            name = f"{default}#{number}"
+        return name
+
+    # -- replay -----------------------------------------------------------------------------------
+
+    def replay_held_back(self) -> None:
+        """Replay history to those who subscribed before the bus ran."""
+        held_back, self._held_back = self._held_back, []
+        for sub in held_back:
+            self._replay(sub)
+
+    def _replay(self, sub: Subscription) -> None:
+        count = sub.options.replay
+        loop = self._owner.loop
+        if not count or loop is None:
+            return
+        limit = count if not sub.options.exclude else 1_000_000_000
+        events = [e for e in self.routes.recent(sub.patterns, limit) if sub.wants(e.topic)]
+        for event in events[-count:]:
+            sub.inbox.offer(Receipt(event, self.own_route(sub), loop.time()))
+
+    # -- finding ----------------------------------------------------------------------------------
+
+    def reference(self, sub: Subscription) -> ActorRef:
+        """Return the one reference to an actor."""
+        life = cast("Life", sub.life)
+        if life.ref is None:
+            life.ref = ActorRef(_Reach(self, sub), sub.name)
+        return life.ref
+
+    def own_route(self, sub: Subscription) -> Route:
+        """Return a route that leads to one subscription alone."""
+        if sub.own_route is None:
+            topic = f"$bus:tell:{sub.name}"
+            sub.own_route = Route(self._owner, topic, (sub.inbox.offer,), (sub,))
+        return sub.own_route
+
+    def every_life(self) -> list[Life]:
+        """Return the actors in order of start; those that only finish their mail come first."""
+        lives = self.root.lives()
+        known = set(lives)
+        ending = [cast("Life", sub.life) for sub in self._ending]
+        return [*(life for life in ending if life not in known), *lives]
+
+    def everyone(self) -> Iterable[Subscription | Tap]:
+        """Return the live subscriptions and the open streams and waits."""
+        return [*self.live.values(), *self.taps]
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def unsubscribe(self, patterns: Any, handler: Any) -> int:
+        """End the subscriptions of a handler to exactly these patterns; return how many."""
+        wanted = set(parse_patterns(patterns))
+        found = [
+            sub
+            for sub in self.live.values()
+            if set(sub.patterns) == wanted and same_handler(sub.handler, handler)
+        ]
+        for sub in found:
+            sub.unsubscribe()
+        return len(found)
+
+    def end(self, sub: Subscription) -> int:
+        """Route nothing more to a subscription; return 1, or 0 if it had ended before."""
+        if self.live.get(sub.name) is not sub:
+            return 0
+        del self.live[sub.name]
+        self._ending[sub] = None
+        self.routes.remove(sub)
+        life = cast("Life", sub.life)
+        _remove(self.root, life)
+        life.finish()
+        return 1
+
+    def forget(self, sub: Subscription) -> None:
+        """Close the books of a subscription that has ended and settled."""
+        if sub in self._ending:
+            del self._ending[sub]
+            label = ENDED if self._labels.pop(sub, None) else OTHERS
+            self._sums[label].merge(sub.ledger)
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Route nothing more to a tap; its counts go to a sum."""
+        if tap in self.taps:
+            del self.taps[tap]
+            self.routes.remove(tap)
+            self._sums[STREAMS].merge(tap.ledger)
+
+    def end_taps(self) -> None:
+        """End every stream and wait."""
+        for tap in list(self.taps):
+            self.remove_tap(tap)
+            tap.end()
+
+    def tell_ended(self, sub: Subscription, receipt: Receipt) -> None:
+        """Give up a delivery to an actor that is gone."""
+        ledger = sub.ledger if sub in self._ending else self._sums[ENDED]
+        ledger.routed += 1
+        receipt.refused += 1
+        counted, sub.ledger = sub.ledger, ledger
+        sub.give_up(receipt, DeadReason.STOPPED)
+        sub.ledger = counted
+
+    # -- books ------------------------------------------------------------------------------------
+
+    def audit(self) -> Audit:
+        """Return the terms of every subscription and their sums."""
+        terms: dict[str, Terms] = {}
+        for each in (*self.live.values(), *self._ending, *self.taps):
+            terms[each.name] = terms.get(each.name, Terms()) + each.terms()
+        sums = [_settled(ledger) for ledger in self._sums.values()]
+        ended = sum(sums, Terms())
+        if ended.routed:
+            terms[ENDED] = ended
+        return Audit(self._owner.name, terms, sum(terms.values(), Terms()))
+
+    def readings(self) -> list[ActorReading]:
+        """Return the books of everybody, copied, each with the label to export it under."""
+        rows = [
+            ActorReading(label, _copy(ledger, actor=label != STREAMS), _settled(ledger))
+            for label, ledger in self._sums.items()
+        ]
+        for sub in (*self.live.values(), *self._ending):
+            terms = sub.terms()
+            row = ActorReading(self._labels.get(sub, OTHERS), _copy(sub.ledger, actor=True), terms)
+            row.up = sub.state not in _DOWN
+            row.capacity = sub.options.mailbox
+            rows.append(row)
+        rows += [
+            ActorReading(STREAMS, _copy(tap.ledger, actor=False), tap.terms()) for tap in self.taps
+        ]
+        return rows
+
+
+class _Reach:
+    """How a reference reaches its actor."""
+
+    __slots__ = ("_registry", "_sub")
+
+    def __init__(self, registry: Registry, sub: Subscription) -> None:
+        self._registry = registry
+        self._sub = sub
+
+    @property
+    def state(self) -> ActorState:
+        return self._sub.state
+
+    def tell(self, data: Any, key: Any) -> Receipt:
+        return self._registry._owner.tell(self._sub, data, key)
+
+    async def ask(self, data: Any, timeout: float | None) -> Any:
+        return await self._registry._owner.face._ask_actor(self._sub, data, timeout)
+
+    async def stop(self) -> None:
+        await cast("Life", self._sub.life).stop("stopped")
+
+
+_DOWN = (ActorState.SUSPENDED, ActorState.STOPPING, ActorState.STOPPED)
+
+
+def _class_options(instance: Actor) -> Mapping[str, Any]:
+    """Return the options a class sets by attributes of the same name."""
+    kind = type(instance)
+    return {
+        option: getattr(instance, option)
+        for option in SubscribeOptions.__annotations__
+        if hasattr(kind, option)
+    }
+
+
+def _remove(supervisor: Supervisor, life: Life) -> bool:
+    if life in supervisor.children:
+        supervisor.children.remove(life)
+        return True
+    return any(
+        _remove(child, life) for child in supervisor.children if isinstance(child, Supervisor)
+    )
+
+
+def _settled(ledger: Ledger) -> Terms:
+    return Terms(ledger.routed, ledger.acked, ledger.dead_total, ledger.conflated)
+
+
+def _copy(ledger: Ledger, *, actor: bool) -> Ledger:
+    twin = ledger.copy()
+    twin.succeeded = twin.acked if actor else 0  # each ack of an actor was one attempt
+    return twin

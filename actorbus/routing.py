@@ -1,0 +1,188 @@
+"""Routing: from a topic to what one publish of it has to call.
+
+A route is compiled once per topic and then found with one dict access, so everything that can be
+known from the topic alone is decided here: who gets it, in which order, which history ring it goes
+to, which counter, and whether a thread will want the publisher's context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actorbus.event import Event
+from actorbus.history import History
+from actorbus.receipt import Exchange, Receipt, Route, Tally
+from actorbus.router import Router
+from actorbus.subscription import Subscription
+from actorbus.tap import Tap
+from actorbus.topic import Pattern
+from actorbus.words import DeadReason
+
+OTHER = "_other"
+NAMED_TOPICS = 200  # topics counted by name; names come from outside and must not grow a table
+
+Target = Subscription | Tap
+
+
+class Group:
+    """Members that share events: each goes to one of them.
+
+    Attributes:
+        name: The group's name.
+    """
+
+    __slots__ = ("_turn", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._turn = 0
+
+    def choose(self, members: tuple[Subscription, ...]) -> Subscription:
+        """Return the member with most room, ties in turn; suspended ones only if all are."""
+        able = [member for member in members if not member.suspended] or list(members)
+        self._turn += 1
+        start = self._turn % len(able)
+        return max(able[start:] + able[:start], key=_room)
+
+
+def _room(member: Subscription) -> float:
+    inbox = member.inbox
+    return inbox.mailbox.limit - len(inbox.items) - inbox.waiting
+
+
+class Share:
+    """The members of a group that match one topic."""
+
+    __slots__ = ("group", "members")
+
+    def __init__(self, group: Group, members: tuple[Subscription, ...]) -> None:
+        self.group = group
+        self.members = members
+
+    def offer(self, receipt: Receipt) -> None:
+        """Deliver to one member."""
+        self.pick(receipt).inbox.offer(receipt)
+
+    def pick(self, receipt: Receipt) -> Subscription:
+        """Choose a member, and let the receipt know whom."""
+        chosen = self.group.choose(self.members)
+        if receipt.members is None:
+            receipt.members = []
+        receipt.members.append(chosen)
+        return chosen
+
+
+class Routes:
+    """The routes of one bus.
+
+    Args:
+        exchange: The bus.
+        history: Events kept per topic.
+
+    Attributes:
+        cache: Topic to route, for the hot path; the same dict for ever.
+        tallies: Events counted per topic, of the first topics that had a subscriber.
+        other: Events counted on all other topics.
+    """
+
+    def __init__(self, exchange: Exchange, history: int) -> None:
+        self._exchange = exchange
+        self._router: Router[Target, Route] = Router(self._compile)
+        self.cache = self._router.cache
+        self.history = History(history, evicted=self._router.forget)
+        self.tallies: dict[str, Tally] = {}
+        self.other = Tally()
+        self._groups: dict[str, Group] = {}
+        self._own_listeners = 0
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether somebody listens to the bus's own topics."""
+        return self._own_listeners > 0
+
+    def add(self, target: Target) -> None:
+        """Route to a subscription from now on."""
+        for pattern in target.patterns:
+            self._router.add(pattern, target)
+            self._own_listeners += pattern.segments[0].startswith("$")
+
+    def remove(self, target: Target) -> None:
+        """Route nothing more to a subscription."""
+        for pattern in target.patterns:
+            self._router.remove(pattern, target)
+            self._own_listeners -= pattern.segments[0].startswith("$")
+
+    def route(self, topic: str) -> Route:
+        """Return the route of a checked topic."""
+        return self._router.route(topic)
+
+    def targets(self, topic: str) -> list[Target]:
+        """Return who matches a topic, in order of subscription, excludes taken off."""
+        matched = sorted(self._router.match(topic), key=_order)
+        return [each for each in matched if isinstance(each, Tap) or each.wants(topic)]
+
+    def group(self, name: str) -> Group:
+        """Return a group, made on demand."""
+        return self._groups.setdefault(name, Group(name))
+
+    def tally(self, topic: str, *, wanted: bool) -> Tally:
+        """Return the counter of a topic."""
+        tally = self.tallies.get(topic)
+        if tally is not None:
+            return tally
+        if not wanted or len(self.tallies) >= NAMED_TOPICS:
+            return self.other
+        return self.tallies.setdefault(topic, Tally())
+
+    def published(self) -> dict[str, int]:
+        """Return the events published per topic, and on all other topics."""
+        counts = {topic: tally.events for topic, tally in self.tallies.items()}
+        return {**counts, OTHER: self.other.events}
+
+    def recent(self, patterns: tuple[Pattern, ...], limit: int) -> list[Event]:
+        """Return the last events that match one of several patterns, oldest first."""
+        found = {
+            event._number: event  # noqa: SLF001 the engine's own field
+            for pattern in patterns
+            for event in self.history.last(pattern, limit)
+        }
+        return [found[number] for number in sorted(found)][-limit:] if limit else []
+
+    def _compile(self, topic: str, matched: tuple[Target, ...]) -> Route:
+        targets = [each for each in matched if isinstance(each, Tap) or each.wants(topic)]
+        targets.sort(key=_order)
+        offers: list[Callable[[Receipt], None]] = []
+        singles: list[Target] = []
+        shares: dict[str, list[Subscription]] = {}
+        for target in targets:
+            if isinstance(target, Subscription) and target.options.group is not None:
+                shares.setdefault(target.options.group, []).append(target)
+                continue
+            singles.append(target)
+            offers.append(target.offer if isinstance(target, Tap) else target.inbox.offer)
+        shared = [Share(self.group(name), tuple(members)) for name, members in shares.items()]
+        offers += [share.offer for share in shared]
+        route = Route(self._exchange, topic, offers, singles)
+        route.shares = tuple(shared)
+        route.threaded = any(
+            isinstance(each, Subscription) and not each.signature.is_async for each in targets
+        )
+        if not topic.startswith("$"):
+            route.ring = self.history.ring(topic)
+            route.tally = self.tally(topic, wanted=bool(offers))
+        return route
+
+
+def overdue(route: Route, receipt: Receipt, reason: DeadReason) -> None:
+    """Refuse an event to every subscription it matches; taps still see it."""
+    chosen: list[Target] = [share.pick(receipt) for share in route.shares]
+    for target in (*route.addressees, *chosen):
+        if isinstance(target, Subscription):
+            target.ledger.routed += 1
+            target.inbox.refuse(receipt, reason)
+        elif isinstance(target, Tap):
+            target.offer(receipt)
+
+
+def _order(target: Target) -> int:
+    return target.order

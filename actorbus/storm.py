@@ -1,0 +1,63 @@
+"""Storm log: failures are logged in full while they are few, and counted when they are many.
+
+Writing one traceback takes longer than handling a hundred events, so a subscription that fails on
+every event would otherwise be slowed by its own log. The first three of a kind are logged in full;
+after that one line at the 10th, 100th, 1,000th and so on says how many there were. A minute of
+silence starts the count anew.
+"""
+
+from __future__ import annotations
+
+import logging
+
+FULL = 3
+QUIET = 60.0  # seconds without one after which counting starts over
+KINDS = 1000  # kinds counted at once; more are logged as they come
+
+log = logging.getLogger("actorbus")
+
+
+class StormLog:
+    """Logs one kind of failure after another without ever being flooded by one."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str, str], tuple[int, float]] = {}
+
+    def failure(
+        self, subscription: str, reason: str, error: BaseException | None, event: object, now: float
+    ) -> None:
+        """Log a dead letter.
+
+        Args:
+            subscription: Whose.
+            reason: Why it died.
+            error: What the handler raised, if anything.
+            event: The event; shown without its payload.
+            now: Monotonic seconds.
+        """
+        if not log.isEnabledFor(logging.WARNING):
+            return
+        kind = (subscription, reason, type(error).__name__)
+        count, last = self._kinds.get(kind, (0, now))
+        count = 1 if now - last > QUIET else count + 1
+        if count > 1 or len(self._kinds) < KINDS:
+            self._kinds[kind] = (count, now)
+        if count <= FULL:
+            log.warning(
+                "%r gave up %r: %s", subscription, event, reason,
+                exc_info=error,
+                extra={"subscription": subscription, "reason": reason, "count": count},
+            )  # fmt: skip
+        elif _is_power_of_ten(count):
+            log.warning(
+                "%r gave up %d deliveries: %s (%s)", subscription, count, reason, kind[2],
+                extra={"subscription": subscription, "reason": reason, "count": count},
+            )  # fmt: skip
+
+
+def _is_power_of_ten(count: int) -> bool:
+    while count % 10 == 0:
+        count //= 10
+    return count == 1

@@ -1,0 +1,235 @@
+"""Subscription: patterns, a handler, policies; and the books of its deliveries.
+
+A subscription settles deliveries: acked, dead or conflated, each counted once. What runs them is
+its life (the actor); what lets them in is its inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actorbus import world
+from actorbus.admission import Inbox
+from actorbus.dead_letter import DeadLetter
+from actorbus.ledger import Ledger, Terms
+from actorbus.receipt import Exchange, Receipt, hear, ring
+from actorbus.words import ActorState, DeadReason, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from actorbus.handler import Signature
+    from actorbus.mailbox import Place
+    from actorbus.options import Options
+    from actorbus.receipt import Route
+    from actorbus.topic import Pattern
+
+
+class Bus(Exchange, Protocol):
+    """What a subscription needs to know of its bus."""
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Keep, log and announce a dead letter."""
+
+    def end(self, subscription: Subscription) -> int:
+        """Route nothing more to a subscription; what it has admitted is still handled."""
+
+
+class Life(Protocol):
+    """What a subscription needs to know of its actor."""
+
+    state: ActorState
+
+    def rouse(self) -> None:
+        """Set a worker to work."""
+
+    def in_hand(self, receipt: Receipt) -> bool:
+        """Return whether a worker holds the delivery, or it waits to be run again."""
+
+    def pending(self) -> tuple[int, int, int]:
+        """Return how many deliveries are parked for a key, running, and retrying."""
+
+    def withdraw(self, receipt: Receipt) -> bool:
+        """Take out a delivery that waits to be run again; return whether it stood there."""
+
+    def cut(self) -> None:
+        """Take back what threads were lent and have not started."""
+
+
+class Subscription:
+    """Patterns, a handler and policies: who gets which events, and how they are handled.
+
+    Made by ``bus.subscribe`` and ``bus.spawn``.
+
+    Attributes:
+        name: Unique among the live subscriptions of the bus.
+        patterns: What it listens to; may be empty for an actor that is only told and asked.
+    """
+
+    __slots__ = (
+        "_bells", "bus", "handler", "inbox", "ledger", "life", "name", "options", "order",
+        "own_route", "patterns", "signature",
+    )  # fmt: skip
+
+    answers = True
+
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        patterns: tuple[Pattern, ...],
+        handler: Any,
+        options: Options,
+        signature: Signature,
+        order: int,
+    ) -> None:
+        self.bus = bus
+        self.name = name
+        self.patterns = patterns
+        self.handler = handler
+        self.options = options
+        self.signature = signature
+        self.order = order
+        self.ledger = Ledger()
+        self.life: Life
+        self.own_route: Route | None = None
+        self._bells: list[asyncio.Future[None]] | None = None
+        self.inbox = Inbox(
+            self, self.ledger, options.mailbox, options.overflow, options.put_timeout,
+            options.key, self._rouse,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        """Show name, patterns and state."""
+        patterns = ", ".join(map(str, self.patterns))
+        return f"<Subscription {self.name!r} [{patterns}] {self.state}>"
+
+    @property
+    def state(self) -> ActorState:
+        """Where its actor is in its life."""
+        return self.life.state
+
+    def unsubscribe(self) -> int:
+        """Match no new event; what stands in the mailbox and its line is still handled.
+
+        Returns:
+            1, or 0 if it had ended before.
+        """
+        return self.bus.end(self)
+
+    async def ended(self) -> None:
+        """Wait until it is unsubscribed or stopped and its last delivery has settled."""
+        while self.state is not ActorState.STOPPED:
+            if self._bells is None:
+                self._bells = []
+            await hear(self._bells)
+
+    # -- for the engine ---------------------------------------------------------------------------
+
+    @property
+    def suspended(self) -> bool:
+        """Whether its actor is suspended."""
+        return self.life.state is ActorState.SUSPENDED
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        loop = self.bus.loop
+        assert loop is not None  # noqa: S101 deliveries exist only on a bus that has run
+        return loop
+
+    def _rouse(self) -> None:
+        self.life.rouse()
+
+    def wants(self, topic: str) -> bool:
+        """Return whether no exclude pattern matches a topic."""
+        return not any(pattern.matches(topic) for pattern in self.options.exclude)
+
+    def holds(self, receipt: Receipt) -> bool:
+        """Return whether the delivery of a receipt is still open here."""
+        if receipt.fates and self.name in receipt.fates:
+            return False
+        places = receipt.places or ()
+        return (
+            any(addressee is self for addressee, _ in places)
+            or receipt in self.inbox.items
+            or self.life.in_hand(receipt)
+        )
+
+    def withdraw(self, receipt: Receipt, reason: DeadReason) -> bool:
+        """Give up a delivery that has not started; return whether there was one."""
+        self.life.cut()
+        standing = any(addressee is self for addressee, _ in receipt.places or ())
+        if not (self.inbox.withdraw(receipt) or self.life.withdraw(receipt)):
+            return False
+        if standing:
+            self.inbox.refuse(receipt, reason)
+        else:
+            self.give_up(receipt, reason)
+        return True
+
+    def reawaited(self, place: Place[Receipt], *, awaited: bool) -> None:
+        """Take note that somebody began, or the last one ceased, to await a place in the line."""
+        self.inbox.reawaited(place, awaited=awaited)
+
+    def acked(self, receipt: Receipt, reply: object = None) -> None:
+        """Count a delivery as handled."""
+        self.ledger.acked += 1
+        if receipt.watch is not None:
+            receipt.watch.settle(self, reply)
+
+    def conflate(self, receipt: Receipt) -> None:
+        """Count a delivery as replaced by a newer one."""
+        self.ledger.conflated += 1
+        receipt.settle(self, Outcome.CONFLATED)
+
+    def give_up(
+        self,
+        receipt: Receipt,
+        reason: DeadReason,
+        error: BaseException | None = None,
+        attempts: int = 0,
+        first_failed_at: float | None = None,
+    ) -> None:
+        """Make a dead letter of a delivery.
+
+        Args:
+            receipt: Whose delivery.
+            reason: Why.
+            error: What the handler raised last, if anything.
+            attempts: Attempts made.
+            first_failed_at: Unix seconds of the first failure.
+        """
+        self.ledger.bury(reason)
+        letter = DeadLetter(
+            event=receipt.event,
+            subscription=self.name,
+            reason=reason,
+            error=error,
+            attempts=attempts,
+            first_failed_at=first_failed_at,
+            died_at=world.wall(),
+        )
+        self.bus.bury(letter)
+        receipt.settle(self, Outcome.DEAD, (self.name, str(reason), error))
+
+    def terms(self) -> Terms:
+        """Return the terms of the law, the pending ones counted by looking."""
+        parked, running, retrying = self.life.pending()
+        ledger = self.ledger
+        return Terms(
+            routed=ledger.routed,
+            acked=ledger.acked,
+            dead=ledger.dead_total,
+            conflated=ledger.conflated,
+            waiting=self.inbox.waiting,
+            queued=len(self.inbox.items) + parked,
+            running=running,
+            retrying=retrying,
+        )
+
+    def has_ended(self) -> None:
+        """Wake whoever waits for the end."""
+        if self._bells:
+            ring(self._bells)

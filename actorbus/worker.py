@@ -1,0 +1,471 @@
+"""Worker: the loop that takes deliveries from a mailbox and runs the handler.
+
+Returned is ack, raised is nack: there is no acknowledgement to forget. A failed delivery is tried
+again in place, the mailbox waiting behind it, until it is acked or given up; then the actor's life
+decides what becomes of the actor.
+
+The chunk rule: deliveries are taken one by one but timed together, up to 32 at a time. A chunk that
+took no longer than the first histogram bucket puts all its durations there; one that took longer
+held one slow delivery, and the next ones are timed singly until they are fast again. Waits are
+timed together only when the first and the last of the chunk fall into one bucket. A clock reading
+costs as much as half a trivial handler call, so this is worth a factor of two.
+
+A worker whose handler will not end is abandoned: its delivery is taken from it (`receipt` is None
+then) and whatever the handler returns later is ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from actorbus import world
+from actorbus.event import Event
+from actorbus.hand import Hand, in_hand
+from actorbus.handler import InvalidPayload
+from actorbus.ledger import BUCKETS
+from actorbus.receipt import Receipt
+from actorbus.retry import Reject
+from actorbus.subscription import Subscription
+from actorbus.words import DeadReason
+
+TURN = 0.005  # seconds a busy worker keeps the loop before it yields
+CHUNK = 32  # deliveries timed together
+FAST = BUCKETS[0]
+GRACE = 1.0  # seconds a cancelled handler may go on before it is abandoned
+POISON = 3  # interruptions after which a delivery is given up
+
+
+class Delivery:
+    """A delivery that has not gone smoothly, and what is known of its past.
+
+    Attributes:
+        receipt: Whose delivery.
+        key: Of a keyed actor, held until the delivery has settled.
+        attempts: Attempts begun, less the interrupted ones.
+        interruptions: Restarts it did not cause and that cut an attempt short.
+        began: Loop time at which the first attempt started.
+        first_failed_at: Unix seconds of the first failure, or None.
+    """
+
+    __slots__ = ("attempts", "began", "first_failed_at", "interruptions", "key", "receipt")
+
+    def __init__(self, receipt: Receipt, key: Any = None) -> None:
+        self.receipt = receipt
+        self.key = key
+        self.attempts = 0
+        self.interruptions = 0
+        self.began = 0.0
+        self.first_failed_at: float | None = None
+
+
+class Nap:
+    """A timer that can be shortened, and that its owner can be found by."""
+
+    __slots__ = ("_due", "_loop", "_over", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, over: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._over = over
+        self._due = loop.time() + seconds
+        self._timer = loop.call_at(self._due, over)
+
+    def shorten(self, seconds: float) -> None:
+        """End no later than so many seconds from now."""
+        due = self._loop.time() + seconds
+        if due < self._due:
+            self._due = due
+            self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._over)
+
+    def cancel(self) -> None:
+        """End without calling anybody."""
+        self._timer.cancel()
+
+
+async def nap(loop: asyncio.AbstractEventLoop, naps: set[Nap], seconds: float) -> None:
+    """Sleep, shortened when whoever keeps `naps` says so."""
+    over: asyncio.Future[None] = loop.create_future()
+    timer = Nap(loop, seconds, lambda: over.done() or over.set_result(None))
+    naps.add(timer)
+    try:
+        await over
+    finally:
+        timer.cancel()
+        naps.discard(timer)
+
+
+class Workplace(Protocol):
+    """What a worker needs to know of the actor it works for."""
+
+    sub: Subscription
+    loop: asyncio.AbstractEventLoop
+    histograms: bool
+    call: Callable[[Any], Any]
+    prepare: Callable[[Event], Any]
+    resume: deque[Delivery]
+    naps: set[Nap]
+    longest_nap: float
+    finishing: bool
+    probing: bool
+    lends: bool
+    keys: Any
+
+    def rouse(self) -> None:
+        """Set a sleeping worker to work, or hire one."""
+
+    def sleeps(self, worker: Worker) -> None:
+        """Take note that a worker has nothing to do."""
+
+    def interrupted(self, delivery: Delivery) -> None:
+        """Keep a delivery that was cut short, to be run first."""
+
+    def judge(self, error: BaseException, event: Event | None) -> bool:
+        """Decide what a failure means for the actor; return whether the worker goes on."""
+
+    def probed(self) -> None:
+        """Take note that the probe of a suspended actor was acked."""
+
+    def abandon(self, worker: Worker, reason: DeadReason | None) -> None:
+        """Take the delivery from a worker whose handler will not end."""
+
+    def lend(self, job: Callable[[], None]) -> None:
+        """Run a job in a thread of the bus."""
+
+
+class Worker(Hand):
+    """Runs one actor's deliveries, one at a time, in a task of its own."""
+
+    __slots__ = (
+        "_deadline", "_expired", "_mark", "_size", "_turn", "delivery", "evicted", "keen", "life",
+        "retrying", "waker",
+    )  # fmt: skip
+
+    def __init__(self, life: Workplace) -> None:
+        super().__init__(life.sub)
+        self.life = life
+        self.delivery: Delivery | None = None
+        self.waker: asyncio.Future[None] | None = None
+        self.retrying = False
+        self.keen = True
+        self.evicted = False
+        self._expired = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._size = 1
+        self._mark = self._turn = life.loop.time()
+
+    async def run(self) -> None:
+        """Work until there is no more to do, or the worker is evicted."""
+        in_hand.set(self)
+        await self._work()
+
+    @property
+    def holds(self) -> Receipt | None:
+        """The receipt of the delivery in hand, or None."""
+        receipt: Receipt | None = self.receipt
+        return receipt
+
+    @property
+    def running(self) -> int:
+        """Deliveries being handled now."""
+        return 1 if self.receipt is not None and not self.retrying else 0
+
+    def evict(self) -> None:
+        """End the worker, interrupting what it has in hand."""
+        self.keen = False
+        self.evicted = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def release(self) -> None:
+        """End the worker when it has finished what it has in hand."""
+        self.keen = False
+        if self.waker is not None and self.task is not None:
+            self.evicted = True
+            self.task.cancel()
+
+    def abandon(self) -> None:
+        """Take note that nobody waits for the handler any more."""
+        self.keen = False
+        self.receipt = self.delivery = None
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        life = self.life
+        items = life.sub.inbox.items
+        while self.keen:
+            if life.resume:
+                going_on = await self.handle(life.resume.popleft())
+            elif items:
+                going_on = await self._chunk()
+            elif life.finishing:
+                return
+            else:
+                await self.sleep()
+                continue
+            if not going_on:
+                return
+
+    async def sleep(self) -> None:
+        """Wait until roused."""
+        self.waker = self.life.loop.create_future()
+        self.life.sleeps(self)
+        try:
+            await self.waker
+        finally:
+            self.waker = None
+        self._mark = self._turn = self.life.loop.time()
+
+    async def breathe(self) -> None:
+        """Yield to the loop if the worker has kept it for a turn."""
+        if self._mark - self._turn > TURN:
+            await asyncio.sleep(0)
+            self._mark = self._turn = self.life.loop.time()
+
+    async def _chunk(self) -> bool:
+        """Take and handle up to a chunk of deliveries; return whether to go on."""
+        await self.breathe()
+        life, sub = self.life, self.life.sub
+        inbox, ledger = sub.inbox, sub.ledger
+        items, prepare, call = inbox.items, life.prepare, self.call
+        started = self._mark
+        size = min(self._size, len(items))
+        if not size:
+            return True
+        first_at, last_at = items[0].at, items[size - 1].at
+        if size > 1 and _bucket(started - first_at) != _bucket(started + FAST - last_at):
+            size, last_at = 1, first_at
+        done = 0
+        failure: BaseException | None = None
+        try:
+            while done < size and items and self.keen:
+                receipt = items.popleft()
+                self.receipt = receipt
+                if inbox.pressed:
+                    inbox.relieve()
+                reply = await call(prepare(receipt.event))
+                if self.receipt is not receipt:
+                    return False  # abandoned meanwhile: the delivery was settled elsewhere
+                ledger.acked += 1
+                done += 1
+                if receipt.watch is not None:
+                    receipt.watch.settle(sub, reply)
+        except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
+            failure = error
+        self._mark = life.loop.time()
+        self._account(done, started, first_at, last_at, failed=failure is not None)
+        if failure is not None:
+            delivery = Delivery(receipt)
+            delivery.attempts = 1
+            delivery.began = started
+            if life.histograms:
+                ledger.waited(started - receipt.at)
+                ledger.took(self._mark - started)
+            return await self.handle(delivery, failure)
+        self.receipt = None
+        if life.probing:
+            life.probed()
+        return True
+
+    def _account(
+        self, done: int, started: float, first_at: float, last_at: float, *, failed: bool
+    ) -> None:
+        """Book the times of a chunk: `done` deliveries acked, and perhaps one more that failed."""
+        took = self._mark - started
+        if took > FAST or failed:
+            self._size = 1
+        else:
+            self._size = min(CHUNK, self._size * 2)
+        if not (done and self.life.histograms):
+            return
+        ledger = self.life.sub.ledger
+        ledger.waited(started - (first_at + last_at) / 2, done)
+        if took <= FAST or done == 1:
+            ledger.took(0.0 if failed else took / done, done)
+        elif failed:
+            ledger.took(0.0, done)  # it was the failed one that took the time
+        else:
+            ledger.took(0.0, done - 1)
+            ledger.took(took)
+
+    # -- a delivery that has failed, or was interrupted -------------------------------------------
+
+    async def handle(self, delivery: Delivery, error: BaseException | None = None) -> bool:
+        """Bring one delivery to its end: acked, given up, or handed back.
+
+        Args:
+            delivery: Whose turn it is.
+            error: What its attempt has just raised; None to make an attempt.
+
+        Returns:
+            Whether the worker goes on with the next.
+        """
+        life, sub, receipt = self.life, self.life.sub, delivery.receipt
+        self.receipt, self.delivery = receipt, delivery
+        while True:
+            if error is None:
+                error = await self._attempt(delivery)
+            if self.receipt is not receipt:
+                return False
+            if error is None:
+                return self._finished(delivery)
+            if self.evicted and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                return self._hand_back(delivery)
+            error = self._classified(error)
+            again = self._delay(delivery, error)
+            if again is None:
+                return self._give_up(delivery, error)
+            try:
+                wait_here = await self._pause(delivery, again)
+            except asyncio.CancelledError:
+                if self.evicted and self.receipt is receipt:
+                    return self._hand_back(delivery)
+                raise
+            finally:
+                self.retrying = False
+            if self.receipt is not receipt:
+                return False
+            if not wait_here:
+                self.receipt = self.delivery = None
+                return True
+            sub.ledger.retries += 1
+            error = None
+
+    async def _attempt(self, delivery: Delivery) -> BaseException | None:
+        life, receipt = self.life, delivery.receipt
+        started = life.loop.time()
+        if delivery.attempts == 0:
+            delivery.began = started
+        delivery.attempts += 1
+        failure: BaseException | None = None
+        reply = None
+        try:
+            reply = await self.call(life.prepare(receipt.event))
+        except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
+            failure = error
+        self._mark = life.loop.time()
+        if self.receipt is receipt:
+            if life.histograms:
+                life.sub.ledger.took(self._mark - started)
+                if started == delivery.began:
+                    life.sub.ledger.waited(started - receipt.at)
+            if failure is None:
+                life.sub.acked(receipt, reply)
+        return failure
+
+    def _finished(self, delivery: Delivery) -> bool:
+        self.receipt = self.delivery = None
+        self._settled(delivery)
+        if self.life.probing:
+            self.life.probed()
+        return True
+
+    def _settled(self, delivery: Delivery) -> None:
+        """Take note that a delivery is acked or given up; the keyed worker frees its key."""
+
+    def _hand_back(self, delivery: Delivery) -> bool:
+        """Keep an interrupted delivery for the next instance; the worker ends."""
+        self.receipt = self.delivery = None
+        self.life.sub.ledger.cancelled += 1
+        self.life.interrupted(delivery)
+        return False
+
+    def _classified(self, error: BaseException) -> BaseException:
+        """Count a failed attempt; tell a time limit from a cancellation nobody asked us for."""
+        ledger = self.life.sub.ledger
+        if self._expired:
+            self._calm()
+            timeout = self.life.sub.options.timeout
+            late = TimeoutError(f"the handler ran longer than its timeout of {timeout:g} s")
+            late.__cause__ = error if not isinstance(error, asyncio.CancelledError) else None
+            ledger.timeouts += 1
+            return late
+        if isinstance(error, asyncio.CancelledError):
+            if self.task is not None and self.task.cancelling():
+                raise error  # the task itself was cancelled, as at the end of asyncio.run
+            ledger.cancelled += 1
+        elif isinstance(error, GeneratorExit) and self.task is not asyncio.current_task():
+            raise error  # the coroutine is being closed with its loop
+        elif not isinstance(error, InvalidPayload):
+            ledger.errors += 1
+        return error
+
+    def _delay(self, delivery: Delivery, error: BaseException) -> float | None:
+        if delivery.first_failed_at is None:
+            delivery.first_failed_at = world.wall()
+        options = self.life.sub.options
+        if options.once or isinstance(error, InvalidPayload):
+            return None
+        elapsed = self.life.loop.time() - delivery.began
+        delay = options.retry.delay(delivery.attempts, error, elapsed, world.random)
+        return None if delay is None else min(delay, self.life.longest_nap)
+
+    def _give_up(self, delivery: Delivery, error: BaseException) -> bool:
+        sub, receipt = self.life.sub, delivery.receipt
+        reason, cause, faulty = DeadReason.RETRIES_EXHAUSTED, error, True
+        if isinstance(error, InvalidPayload):
+            delivery.attempts -= 1
+            reason, faulty = DeadReason.INVALID_PAYLOAD, False
+            cause = error.__cause__ or error
+        elif isinstance(error, Reject):
+            reason, faulty = DeadReason.REJECTED, False
+        self.receipt = self.delivery = None
+        sub.give_up(receipt, reason, cause, delivery.attempts, delivery.first_failed_at)
+        self._settled(delivery)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        if not faulty:
+            return True
+        return self.life.judge(cause, receipt.event)
+
+    async def _pause(self, delivery: Delivery, seconds: float) -> bool:  # noqa: ARG002 keyed: used
+        """Wait before the next attempt; return False if somebody else will make it."""
+        self.retrying = True
+        await nap(self.life.loop, self.life.naps, seconds)
+        return True
+
+    # -- time limits ------------------------------------------------------------------------------
+
+    @property
+    def call(self) -> Callable[[Any], Any]:
+        """How to call the handler with what it takes."""
+        return self.life.call if self.life.sub.options.timeout is None else self._timed
+
+    async def _timed(self, argument: Any) -> Any:
+        loop, timeout = self.life.loop, self.life.sub.options.timeout
+        self._deadline = loop.call_later(timeout or 0.0, self._expire)
+        try:
+            reply = await self.life.call(argument)
+        finally:
+            self._deadline.cancel()
+        if self._expired:
+            self._calm()  # it has swallowed the cancellation and finished after all
+        return reply
+
+    def _expire(self) -> None:
+        if self.task is None or self.evicted:
+            return
+        self._expired = True
+        self.task.cancel()
+        self._deadline = self.life.loop.call_later(GRACE, self._ignored)
+
+    def _ignored(self) -> None:
+        self._expired = False
+        self.life.sub.ledger.timeouts += 1
+        self.life.abandon(self, DeadReason.TIMEOUT_IGNORED)
+
+    def _calm(self) -> None:
+        """Forget the cancellation a time limit has asked for."""
+        self._expired = False
+        if self.task is not None and not self.evicted:
+            self.task.uncancel()
+
+
+def _bucket(seconds: float) -> int:
+    return bisect_left(BUCKETS, seconds)
