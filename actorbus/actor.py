@@ -68,7 +68,7 @@ class ActorRef:
         """
         return self._actor.tell(data, key)
 
-    async def ask(self, data: Any = None, timeout: float | None = 5.0) -> Any:  # noqa: ASYNC109
+    async def ask(self, data: Any = None, timeout: float | None = 5.0) -> Any:
         """Send the actor an event and wait for what its handler returns.
 
         Args:

@@ -318,4 +318,3 @@ class Inbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-

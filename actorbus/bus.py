@@ -12,46 +12,36 @@ bus, sends the event over from another thread, or says why not.
 from __future__ import annotations
 
 import asyncio
-import threading
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
-import anyio
-
-from actorbus import closing
 from actorbus.actor import Actor, ActorRef
-from actorbus.closing import DrainReport
-from actorbus.dead_letter import DeadLetters
+from actorbus.asking import answer
 from actorbus.engine import Engine
 from actorbus.errors import (
-    AskFailedError,
-    AskTimeoutError,
     BusClosedError,
     BusNotRunningError,
     ConfigurationError,
-    DeadlockError,
     NoResponderError,
 )
 from actorbus.event import Event
-from actorbus.explain import Explanation, explain
 from actorbus.hand import in_hand
-from actorbus.ledger import Audit, BusReading
-from actorbus.options import SubscribeOptions, whole
+from actorbus.lifecycle import Lifecycle
+from actorbus.looking import Looking
+from actorbus.options import SubscribeOptions, check_publish_options, whole
 from actorbus.receipt import Receipt, Watch
-from actorbus.running import run_bus
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import EventStream, Tap, Waiting, parse_patterns
-from actorbus.topic import Pattern, check_topic
+from actorbus.topic import check_topic
 from actorbus.words import ActorState, Overflow, Strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 
-class EventBus:
+class EventBus(Lifecycle, Looking):
     """Events inside a process with the guarantees of a broker.
 
     Every subscriber is a supervised actor with its own bounded mailbox. The bus starts by itself at
@@ -100,7 +90,7 @@ class EventBus:
             raise ConfigurationError("this version has no journal and no transport")
         if not isinstance(histograms, bool):
             raise ConfigurationError(f"histograms must be True or False, not {histograms!r}")
-        self._engine = Engine(
+        engine = Engine(
             name,
             self,
             history=whole("history", history),
@@ -110,14 +100,10 @@ class EventBus:
             histograms=histograms,
             copies=copy == "deep",
         )
-        self._engine.on_collapse = self._collapse
-        self._registry = self._engine.registry
-        self._routes = self._engine.routes
-        self._cache = self._routes.cache
-        self._closing: asyncio.Task[DrainReport] | None = None
-        self._report = DrainReport()
-        self._collapsed: BaseException | None = None
-        self._entered: asyncio.Task[Any] | None = None
+        super().__init__(engine)
+        self._registry = engine.registry
+        self._routes = engine.routes
+        self._cache = engine.routes.cache
 
     def __repr__(self) -> str:
         """Show name, state and the number of subscriptions."""
@@ -175,22 +161,20 @@ class EventBus:
         loop = _get_running_loop()
         if loop is not engine.loop or not engine.open or loop is None:
             loop = self._begin(caused=cause is not None or _cause() is not None)
-        if loop is not None:
-            try:
-                route = self._cache.get(topic)
-            except TypeError:
-                route = None  # unhashable, so no text: the check below says so
-            if route is None:
-                check_topic(topic)
-                route = self._routes.route(topic)
-        else:
+        try:
+            route = self._cache.get(topic)
+        except TypeError:
+            route = None  # unhashable, so no text: the check below says so
+        if route is None:
             check_topic(topic)
+            if loop is not None:
+                route = self._routes.route(topic)
         if cause is None and (hand := in_hand.get()) is not None:
             cause = hand.event
         if headers is not None or id is not None or correlation_id is not None or cause is not None:
-            _check_publish_options(headers, id, correlation_id, cause)
+            check_publish_options(headers, id, correlation_id, cause)
         event = engine.make_event(topic, data, key, headers, id, correlation_id, cause)
-        if loop is None:
+        if loop is None or route is None:
             return engine.from_thread(event)
         receipt = Receipt(event, route, loop.time())
         if route.threaded:
@@ -234,7 +218,10 @@ class EventBus:
 
     @overload
     def subscribe(
-        self, patterns: str | Iterable[str], handler: None = None, **options: Unpack[SubscribeOptions]
+        self,
+        patterns: str | Iterable[str],
+        handler: None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> Callable[[F], F]: ...
     @overload
     def subscribe(
@@ -266,7 +253,7 @@ class EventBus:
             InvalidPatternError: A pattern breaks the grammar.
             ConfigurationError: An option or the handler makes no sense; the text says why.
         """
-        return self._registry.root.subscribe(patterns, handler, **options)  # type: ignore[arg-type]  # both forms
+        return self._registry.root.subscribe(patterns, handler, **options)
 
     def unsubscribe(
         self, pattern: str | Iterable[str] | Subscription, handler: Callable[..., Any] | None = None
@@ -289,9 +276,7 @@ class EventBus:
             raise ConfigurationError("unsubscribe needs the handler, or a Subscription")
         return self._registry.unsubscribe(pattern, handler)
 
-    def spawn(
-        self, factory: Callable[[], Actor], **options: Unpack[SubscribeOptions]
-    ) -> ActorRef:
+    def spawn(self, factory: Callable[[], Actor], **options: Unpack[SubscribeOptions]) -> ActorRef:
         """Spawn an actor with state.
 
         Args:
@@ -341,7 +326,7 @@ class EventBus:
         self,
         topic: str,
         data: Any = None,
-        timeout: float | None = 5.0,  # noqa: ASYNC109 the contract's name
+        timeout: float | None = 5.0,
         *,
         key: Any = None,
         headers: Mapping[str, Any] | None = None,
@@ -378,12 +363,12 @@ class EventBus:
             receipt.context = copy_context()
         receipt.watch = Watch(receipt, asking=True)
         self._engine.dispatch(route, receipt)
-        return await _answer(receipt, timeout)
+        return await answer(receipt, timeout)
 
-    async def _ask_actor(self, sub: Subscription, data: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+    async def _ask_actor(self, sub: Subscription, data: Any, timeout: float | None) -> Any:
         if sub.state in (ActorState.STOPPING, ActorState.STOPPED) and not self._engine.closed:
             raise NoResponderError(f"$bus:tell:{sub.name}")
-        return await _answer(self._engine.tell(sub, data, None, watch=True), timeout)
+        return await answer(self._engine.tell(sub, data, None, watch=True), timeout)
 
     # -- streams and waits ------------------------------------------------------------------------
 
@@ -407,7 +392,9 @@ class EventBus:
             ConfigurationError: An option is out of range.
             InvalidPatternError: A pattern breaks the grammar.
         """
-        name = f"events:{','.join(map(str, parsed))}" if (parsed := parse_patterns(patterns)) else ""
+        name = (
+            f"events:{','.join(map(str, parsed))}" if (parsed := parse_patterns(patterns)) else ""
+        )
         return EventStream(_TapHost(self), name, parsed, mailbox, overflow, replay)
 
     async def wait_for(
@@ -415,7 +402,7 @@ class EventBus:
         patterns: str | Iterable[str],
         *,
         where: Callable[[Event], Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 the contract's name
+        timeout: float | None = None,
     ) -> Event:
         """Wait for the next matching event.
 
@@ -442,257 +429,6 @@ class EventBus:
         finally:
             host.remove_tap(tap)
 
-    # -- looking ----------------------------------------------------------------------------------
-
-    @property
-    def dead_letters(self) -> DeadLetters:
-        """The dead letters: iterate, ``list``, ``replay``, ``discard``."""
-        self._engine.settle_lost_loop()
-        return self._engine.dead_letters
-
-    def explain(self, topic: str) -> Explanation:
-        """Say who would get a topic, through which pattern, and which near misses would not."""
-        check_topic(topic, system=True)
-        return explain(topic, self._registry.everyone(), self._routes)
-
-    def audit(self) -> Audit:
-        """Return the ledger: every subscription's terms, and whether they balance."""
-        self._engine.settle_lost_loop()
-        return self._registry.audit()
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return the counts of the bus.
-
-        Returns:
-            ``events_published``, ``events_delivered`` (acked deliveries), ``delivery_failures``
-            (dead ones), ``events_by_type`` (the first 200 topics that had a subscriber, the rest
-            under ``_other``) and ``subscriptions`` (live ones).
-        """
-        totals = self.audit().totals
-        published = self._routes.published()
-        return {
-            "events_published": sum(published.values()),
-            "events_delivered": totals.acked,
-            "delivery_failures": totals.dead,
-            "events_by_type": {topic: count for topic, count in published.items() if count},
-            "subscriptions": len(self._registry.live),
-        }
-
-    def get_history(self, pattern: str, limit: int = 10) -> list[dict[str, Any]]:
-        """Return the last events that match, oldest first.
-
-        Args:
-            pattern: A topic or a pattern.
-            limit: How many at most.
-
-        Returns:
-            Dicts with ``id``, ``topic``, ``timestamp`` (aware datetime, UTC) and ``data``.
-        """
-        events = self._routes.recent((Pattern(pattern),), whole("limit", limit))
-        return [
-            {"id": e.id, "topic": e.topic, "timestamp": e.timestamp, "data": e.data} for e in events
-        ]
-
-    def reading(self) -> BusReading:
-        """Copy the books for an exporter; callable on any thread.
-
-        While the bus runs the copy is made in one step on its loop; the calling thread waits.
-        """
-        engine = self._engine
-        loop = engine.loop
-        if loop is None or _get_running_loop() is loop or not (engine.running and loop.is_running()):
-            return self._read()
-        made, box = threading.Event(), list[BusReading]()
-
-        def read() -> None:
-            box.append(self._read())
-            made.set()
-
-        try:
-            loop.call_soon_threadsafe(read)
-        except RuntimeError:  # closed in between
-            return self._read()
-        while not made.wait(0.1):
-            if not loop.is_running():
-                return self._read()
-        return box[0]
-
-    def _read(self) -> BusReading:
-        engine = self._engine
-        engine.settle_lost_loop()
-        return BusReading(
-            bus=self.name,
-            published=self._routes.published(),
-            unrouted=engine.unrouted,
-            blocked_seconds=engine.blocked_seconds,
-            dead_letters_held=len(engine.dead_letters),
-            loop_lag=None if engine.lag.lag is None else engine.lag.lag.copy(),
-            actors=self._registry.readings(),
-        )
-
-    def sample_loop_lag(self) -> None:
-        """Sample the event loop's lag from now on; metrics ask for it."""
-        loop = self._engine.loop
-        if loop is not None and loop.is_running() and _get_running_loop() is not loop:
-            loop.call_soon_threadsafe(self._engine.lag.want)
-        else:
-            self._engine.lag.want()
-
-    # -- life cycle -------------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Start the bus, or open it again with its subscriptions after a close.
-
-        Raises:
-            BusNotRunningError: It runs on another loop.
-        """
-        if self._closing is not None:
-            await asyncio.wait({self._closing})
-        engine = self._engine
-        engine.settle_lost_loop()
-        loop = asyncio.get_running_loop()
-        if engine.running:
-            if engine.loop is not loop:
-                raise BusNotRunningError(self.name)
-        else:
-            self._closing = self._collapsed = None
-            engine.start(loop)
-        await engine.started()
-
-    async def __aenter__(self) -> Self:
-        """Start the bus."""
-        self._entered = asyncio.current_task()
-        await self.start()
-        return self
-
-    async def __aexit__(self, kind: Any, error: BaseException | None, _: object) -> bool:
-        """Drain and close the bus.
-
-        Raises:
-            BaseException: What an actor gave up with under ``on_give_up="raise"``.
-        """
-        task, self._entered = self._entered, None
-        with anyio.CancelScope(shield=True):
-            await self.close()
-        collapsed, self._collapsed = self._collapsed, None
-        if collapsed is not None:
-            if isinstance(error, asyncio.CancelledError) and task is not None:
-                task.uncancel()
-            raise collapsed
-        return False
-
-    def _collapse(self, error: BaseException) -> None:
-        """End the bus, and the block it lives in, because an actor gave up for all of it."""
-        if self._collapsed is not None:
-            return
-        self._collapsed = error
-        if self._entered is not None:
-            self._entered.cancel()
-        else:
-            self._close_soon(25.0)
-
-    async def settle(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 contract
-        """Wait until no delivery is waiting, queued, running or retrying.
-
-        Mail of suspended actors does not count.
-
-        Args:
-            timeout: Seconds; None waits for ever.
-
-        Raises:
-            TimeoutError: Not in time; names the busy subscriptions.
-            DeadlockError: Called in a handler, whose own delivery would never settle.
-        """
-        hand = in_hand.get()
-        if hand is not None and hand.is_here():
-            raise DeadlockError((hand.actor.name,), "settle")
-        engine = self._engine
-        engine.settle_lost_loop()
-        engine.intake.flush()
-        with anyio.move_on_after(timeout) as limit:
-            await closing.until_idle(engine)
-        if limit.cancelled_caught:
-            busy = ", ".join(closing.busy_names(engine.busy))
-            raise TimeoutError(f"bus {self.name!r} is not settled after {timeout:g} s: {busy}")
-
-    async def drain(self, timeout: float | None = 25.0) -> DrainReport:  # noqa: ASYNC109 contract
-        """Finish accepted work and accept no more.
-
-        Publishes without a cause in hand are refused, those of handlers accepted; no delay is
-        longer than a second; actors stop in reverse order.
-
-        Args:
-            timeout: Seconds; what is left then is dead (``drain_timeout``). None waits for ever.
-
-        Returns:
-            What it came to; the same report for every caller.
-
-        In a handler it does not wait for that handler's actor. Cancelling the call does not stop
-        the drain.
-        """
-        return await asyncio.shield(self._close_soon(timeout))
-
-    async def close(self, timeout: float | None = 25.0) -> DrainReport:  # noqa: ASYNC109 contract
-        """Drain, then release threads, timers and tasks.
-
-        The ledger, the dead letters and the history stay readable; ``start()`` opens the bus again
-        with its subscriptions.
-
-        Args:
-            timeout: As for `drain`.
-
-        Returns:
-            The drain's report.
-        """
-        report = await self.drain(timeout)
-        engine = self._engine
-        engine.closed = True
-        hand = in_hand.get()
-        own = hand.actor.name if hand is not None and hand.is_here() else None
-        spared = {
-            asyncio.current_task(), *(task for task, name in engine.tasks.items() if name == own),
-        }  # fmt: skip
-        self._registry.end_taps()
-        await closing.end_tasks(lambda: list(engine.tasks), [task for task in spared if task])
-        engine.threads.close()
-        return report
-
-    def _close_soon(self, timeout: float | None) -> asyncio.Task[DrainReport]:
-        if self._closing is None:
-            hand = in_hand.get()
-            own = hand if hand is not None and hand.is_here() else None
-            self._closing = asyncio.Task(
-                self._drain(timeout, own), loop=asyncio.get_running_loop(),
-                name=f"actorbus:{self.name}:drain",
-            )  # fmt: skip
-        return self._closing
-
-    async def _drain(self, timeout: float | None, hand: Any) -> DrainReport:  # noqa: ASYNC109
-        engine = self._engine
-        if not engine.running:
-            engine.closed = True
-            return self._report
-        self._report = await closing.drain(engine, timeout, hand)
-        engine.come_to_rest()
-        return self._report
-
-    def run(self, main: Callable[[], Awaitable[T]] | None = None) -> T | None:
-        """Run a program: own the loop, start the bus, await `main`, drain.
-
-        The first SIGTERM or SIGINT cancels `main` and drains; the second ends the process with
-        128 plus its number.
-
-        Args:
-            main: A coroutine function; None serves until a signal.
-
-        Returns:
-            What `main` returned; None if a signal ended it.
-
-        Raises:
-            BaseException: What `main` raised, or an actor under ``on_give_up="raise"``.
-        """
-        return run_bus(self, main)
-
 
 class _TapHost:
     """How a stream reaches its bus, starting it if need be."""
@@ -710,32 +446,6 @@ class _TapHost:
         self._bus._registry.remove_tap(tap)
 
 
-async def _answer(receipt: Receipt, timeout: float | None) -> Any:  # noqa: ASYNC109
-    watch = receipt.watch
-    assert watch is not None  # noqa: S101 asked for with a watch
-    watch.pending = {*receipt.still_open()}
-    topic = receipt.event.topic
-    try:
-        async with asyncio.timeout(timeout):
-            await receipt.watching(watch)
-    except TimeoutError:
-        raise AskTimeoutError(topic, timeout or 0.0) from None
-    if watch.reply is None and watch.failed is not None:
-        subscription, reason, error = watch.failed
-        raise AskFailedError(topic, subscription, reason) from error
-    return watch.reply
-
-
 def _cause() -> Event | None:
     hand = in_hand.get()
     return None if hand is None else hand.event
-
-
-def _check_publish_options(headers: Any, id_: Any, correlation_id: Any, cause: Any) -> None:
-    if headers is not None and not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers must be a mapping, not {type(headers).__name__}")
-    for option, value in (("id", id_), ("correlation_id", correlation_id)):
-        if value is not None and not (isinstance(value, str) and value and value.isprintable()):
-            raise ConfigurationError(f"{option} must be printable text, not {value!r:.80}")
-    if cause is not None and not isinstance(cause, Event):
-        raise ConfigurationError(f"cause must be an Event, not {type(cause).__name__}")

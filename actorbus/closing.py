@@ -90,7 +90,7 @@ def busy_names(subscriptions: Iterable[Subscription], hand: Hand | None = None) 
     return sorted(found)
 
 
-async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> DrainReport:  # noqa: ASYNC109
+async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> DrainReport:
     """Bring a bus to rest.
 
     Args:

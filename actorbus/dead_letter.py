@@ -12,39 +12,27 @@ Invariants:
 
 Complexity: adding, removing and evicting are O(log g) amortised in the number of groups g (the
 distinct pairs of subscription and reason held); listing is O(n).
-
-Tracebacks: a failure storm makes many letters and few readers, so a new letter notes code and
-position of each frame (2 µs for three frames) and the text is made when it is first read. A
-``traceback.TracebackException`` made at once costs 14 µs, and on Python 3.12 2.5 ms for a
-NameError or AttributeError, whose "Did you mean" is worked out in Python.
 """
 
 from __future__ import annotations
 
 import itertools
-import traceback as tracebacks
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from actorbus import world
 from actorbus.errors import ConfigurationError
+from actorbus.frames import FREED, chain, note, render
 from actorbus.topic import Pattern
 from actorbus.words import DeadReason
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Awaitable, Callable, Iterator
-    from types import CodeType, TracebackType
 
     from actorbus.event import Event
 
-    _Frame = tuple[CodeType, int, int]  # with the last instruction and its line
-    _Noted = list[tuple[BaseException, list[_Frame]]]
-
-_FRAMES = 100  # innermost frames noted per error; a recursion of 1,000 would take 100 kB a letter
-_CHAIN = 50  # errors whose frames are noted, causes, contexts and members of groups included
-_FREED = 1000  # errors whose frames are let go
 _numbers = itertools.count(1)
 
 
@@ -92,7 +80,7 @@ class DeadLetter:
         self.first_failed_at = first_failed_at
         self.died_at = world.wall() if died_at is None else died_at
         self._text = traceback
-        self._noted = _note_frames(error) if traceback is None and error is not None else None
+        self._noted = note(error) if traceback is None and error is not None else None
 
     @property
     def traceback(self) -> str:
@@ -101,7 +89,7 @@ class DeadLetter:
         Of each error the innermost 100 frames are kept. Rendered when it is first read.
         """
         if self._text is None:
-            self._text = "" if self.error is None else _render(self.error, self._noted or [])
+            self._text = "" if self.error is None else render(self.error, self._noted or [])
             self._noted = None
         return self._text
 
@@ -342,7 +330,7 @@ class DeadLetters:
         """Let go of the frames of the newest letter's error, which `letter` is about to replace."""
         newest = self._newest
         if newest is not None and newest.error is not None and newest.error is not letter.error:
-            for error in _chain(newest.error, _FREED):
+            for error in chain(newest.error, FREED):
                 BaseException.with_traceback(error, None)  # works on frozen classes too
 
 
@@ -359,64 +347,3 @@ def _reason(value: DeadReason | str) -> DeadReason:
     except ValueError:
         names = ", ".join(DeadReason)
         raise ConfigurationError(f"reason must be one of {names}, not {value!r}") from None
-
-
-def _chain(error: BaseException, limit: int) -> list[BaseException]:
-    """Return an error with its causes, contexts and members, each once, the nearest `limit`."""
-    found, known = [error], {id(error)}
-    for one in found:  # grows while it is walked
-        members = one.exceptions[:limit] if isinstance(one, BaseExceptionGroup) else ()
-        for other in (one.__cause__, one.__context__, *members):
-            if other is not None and id(other) not in known and len(found) < limit:
-                found.append(other)
-                known.add(id(other))
-    return found
-
-
-def _note_frames(error: BaseException) -> _Noted:
-    """Note where each error of a chain was raised, without keeping a frame."""
-    return [(one, _frames(one.__traceback__)) for one in _chain(error, _CHAIN)]
-
-
-def _frames(trace: TracebackType | None) -> list[_Frame]:
-    noted = []
-    while trace is not None:
-        noted.append((trace.tb_frame.f_code, trace.tb_lasti, trace.tb_lineno))
-        trace = trace.tb_next
-    return noted[-_FRAMES:]
-
-
-def _render(error: BaseException, noted: _Noted) -> str:
-    """Return the text that Python would print for the error with these frames."""
-    frames = {id(one): stack for one, stack in noted}
-    try:
-        whole = tracebacks.TracebackException(
-            type(error), error, None, lookup_lines=False, compact=True
-        )
-        parts = [(whole, error)]
-        for part, one in parts:  # grows while it is walked
-            stack = [_summary(*frame) for frame in frames.get(id(one), [])]
-            part.stack = tracebacks.StackSummary.from_list(stack)
-            parts += _parts(part, one)
-        return "".join(whole.format())
-    except Exception as flaw:  # noqa: BLE001 - the error is a user's object: anything may be wrong
-        return f"{type(error).__qualname__} (no traceback: {type(flaw).__name__} in rendering it)\n"
-
-
-def _parts(
-    part: tracebacks.TracebackException, error: BaseException
-) -> list[tuple[tracebacks.TracebackException, BaseException]]:
-    """Return what belongs to one part of a traceback, each with its error."""
-    below = [(part.__cause__, error.__cause__), (part.__context__, error.__context__)]
-    if isinstance(error, BaseExceptionGroup):
-        below += zip(part.exceptions or (), error.exceptions, strict=False)
-    return [(one, its) for one, its in below if one is not None and its is not None]
-
-
-def _summary(code: CodeType, instruction: int, line: int) -> tracebacks.FrameSummary:
-    positions = itertools.islice(code.co_positions(), instruction // 2, None)
-    _, end_line, column, end_column = next(positions, (None,) * 4)
-    return tracebacks.FrameSummary(
-        code.co_filename, line, code.co_name, lookup_line=False,
-        end_lineno=end_line, colno=column, end_colno=end_column,
-    )  # fmt: skip

@@ -186,19 +186,17 @@ class Engine:
             )
         return Event(
             topic, data, world.wall(), key, headers, world.run.name, number, id,
-            correlation_id or cause.correlation_id, cause.id, cause._hops + 1,  # noqa: SLF001
+            correlation_id or cause.correlation_id, cause.id, cause._hops + 1,
         )  # fmt: skip
 
     def dispatch(self, route: Route, receipt: Receipt) -> None:
         """Hand a receipt to every inbox of a route; the slow twin of what `publish` does."""
         event = receipt.event
-        if route.ring is not None:
-            route.ring.append(event)
-        if route.tally is not None:
-            route.tally.events += 1
-            if not route.offers:
-                self.unrouted += 1
-        if self.max_hops is not None and event._hops > self.max_hops:  # noqa: SLF001
+        route.ring.append(event)
+        route.tally.events += 1
+        if route.public and not route.offers:
+            self.unrouted += 1
+        if self.max_hops is not None and event._hops > self.max_hops:
             overdue(route, receipt, DeadReason.MAX_HOPS)
             return
         for offer in route.offers:
@@ -217,9 +215,9 @@ class Engine:
         self.dispatch(receipt.route, receipt)
         receipt.admitted()
 
-    def tell(self, sub: Subscription, data: Any, key: Any, watch: bool = False) -> Receipt:  # noqa: FBT001, FBT002
+    def tell(self, sub: Subscription, data: Any, key: Any, watch: bool = False) -> Receipt:
         """Deliver an event to one subscription alone."""
-        event = self.face._event_for(f"$bus:tell:{sub.name}", data, key)  # noqa: SLF001
+        event = self.face._event_for(f"$bus:tell:{sub.name}", data, key)
         assert self.loop is not None  # noqa: S101 the event could be made
         receipt = Receipt(event, self.registry.own_route(sub), self.loop.time())
         if not sub.signature.is_async:
@@ -299,6 +297,10 @@ class Engine:
         """Route nothing more to a subscription; return 1, or 0 if it had ended before."""
         return self.registry.end(subscription)
 
+    def retire(self, subscription: Subscription) -> bool:
+        """Route nothing more to a subscription; return False if it had ended before."""
+        return self.registry.retire(subscription)
+
     def forget(self, subscription: Subscription) -> None:
         """Close the books of a subscription that has ended."""
         self.registry.forget(subscription)
@@ -338,4 +340,3 @@ class Engine:
         if hand is not None:
             names.discard(hand.actor.name)
         return tuple(sorted(names))
-

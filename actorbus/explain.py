@@ -88,11 +88,8 @@ def explain(topic: str, everyone: Iterable[Subscription | Tap], routes: Routes) 
         routes: The bus's routes.
     """
     matching = routes.targets(topic)
-    misses = []
-    for target in everyone:
-        if target not in matching and (miss := _near_miss(topic, target)) is not None:
-            misses.append(miss)
-    misses.sort(key=lambda pair: pair[0])
+    others = (_near_miss(topic, target) for target in everyone if target not in matching)
+    misses = sorted((miss for miss in others if miss is not None), key=lambda pair: pair[0])
     return Explanation(
         topic,
         tuple(_match(topic, target) for target in matching),
@@ -137,8 +134,10 @@ def _distance(topic: str, pattern: Pattern) -> tuple[int, str] | None:
             return 2, f"matches {wanted} segment{'s' * (wanted > 1)}, the topic has {given}"
         if wanted == given and same.count(False) == 1 and wanted > 1:
             at = same.index(False)
-            return 3, f"segment {at + 1} is {pattern.segments[at]!r}, the topic has {segments[at]!r}"
+            return (
+                3,
+                f"segment {at + 1} is {pattern.segments[at]!r}, the topic has {segments[at]!r}",
+            )
     elif pattern.segments[0] == segments[0]:
         return 4, "the rest of the pattern does not match"
     return None
-

@@ -13,6 +13,8 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
+from copy import deepcopy
+from operator import attrgetter
 from typing import Any, is_typeddict
 
 import msgspec
@@ -164,3 +166,33 @@ def _checked(
             raise InvalidPayload from error
 
     return checked
+
+
+def preparation(signature: Signature, *, copies: bool) -> Prepare:
+    """Return what turns an event into the handler's argument.
+
+    Args:
+        signature: How the handler wants to be called.
+        copies: Whether every handler gets a payload of its own.
+
+    Returns:
+        A function of the event; raises `InvalidPayload`.
+    """
+    convert = signature.convert
+    if signature.wants_event:
+        return _own_copy if copies else _itself
+    if copies:
+        return lambda event: (
+            deepcopy(event.data) if convert is None else convert(deepcopy(event.data))
+        )
+    if convert is not None:
+        return lambda event: convert(event.data)
+    return attrgetter("data")
+
+
+def _itself(event: Event) -> Event:
+    return event
+
+
+def _own_copy(event: Event) -> Event:
+    return event.with_data(deepcopy(event.data))

@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from actorbus.delivery import Delivery, Nap
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.threaded import ThreadWorker
 from actorbus.words import DeadReason
-from actorbus.worker import Delivery, Nap, Worker
+from actorbus.worker import Worker
 
 
 class Keys:

@@ -23,7 +23,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import GenericAlias
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -63,9 +63,18 @@ class Mailbox(Generic[T]):
         line: Places waiting for room, oldest first, or None if nobody ever waited.
     """
 
-    __slots__ = ("_finished", "_getters", "_maxsize", "_shut", "_unfinished", "items", "limit", "line")
+    __slots__ = (
+        "_finished",
+        "_getters",
+        "_maxsize",
+        "_shut",
+        "_unfinished",
+        "items",
+        "limit",
+        "line",
+    )
 
-    __class_getitem__ = classmethod(GenericAlias)
+    __class_getitem__: ClassVar[Any] = classmethod(GenericAlias)
 
     def __init__(self, maxsize: int = 0) -> None:
         self._maxsize = maxsize
@@ -136,7 +145,7 @@ class Mailbox(Generic[T]):
         if self._shut or not self.full():
             return self.put_nowait(item)
         moved = asyncio.get_running_loop().create_future()
-        place = Place(item, lambda _: moved.done() or moved.set_result(None))
+        place = Place(item, lambda _: None if moved.done() else moved.set_result(None))
         self.stand(place)
         try:
             await moved
@@ -231,7 +240,7 @@ class Mailbox(Generic[T]):
 
     if hasattr(asyncio, "QueueShutDown"):
 
-        def shutdown(self, immediate: bool = False) -> None:  # noqa: FBT001, FBT002 asyncio's
+        def shutdown(self, immediate: bool = False) -> None:  # asyncio's own signature
             """Refuse further puts; gets go on until the mailbox is empty.
 
             Args:

@@ -256,3 +256,18 @@ def _patterns(value: Any) -> tuple[Pattern, ...]:
         return tuple(Pattern(each) for each in value)
     except TypeError:
         raise ConfigurationError(f"exclude must be patterns, not {value!r}") from None
+
+
+def check_publish_options(headers: Any, id_: Any, correlation_id: Any, cause: Any) -> None:
+    """Check the options of a publish that were given.
+
+    Raises:
+        ConfigurationError: One is of the wrong type.
+    """
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers must be a mapping, not {type(headers).__name__}")
+    for option, value in (("id", id_), ("correlation_id", correlation_id)):
+        if value is not None and not (isinstance(value, str) and value and value.isprintable()):
+            raise ConfigurationError(f"{option} must be printable text, not {value!r:.80}")
+    if cause is not None and not isinstance(cause, Event):
+        raise ConfigurationError(f"cause must be an Event, not {type(cause).__name__}")

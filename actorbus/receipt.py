@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -22,8 +23,6 @@ from actorbus.hand import Hand, in_hand
 from actorbus.words import Outcome
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from actorbus.mailbox import Place
 
 
@@ -68,14 +67,16 @@ class Route:
         offers: One bound method per delivery, in order of subscription.
         addressees: Who gets each event; group members are chosen per event.
         shares: The groups among them.
-        ring: The topic's history, or None where there is none.
-        tally: Counts the topic's events, or None for topics of the bus's own.
+        ring: The topic's history.
+        tally: Counts the topic's events.
+        public: Whether it is a user's topic: the bus's own are in no history or statistics.
         threaded: Whether a handler among them runs in a thread and wants the context.
         routed: False only for the stand-in of an event that is still on its way from a thread.
     """
 
     __slots__ = (
-        "addressees", "exchange", "offers", "ring", "routed", "shares", "tally", "threaded", "topic",
+        "addressees", "exchange", "offers", "public", "ring", "routed", "shares", "tally",
+        "threaded", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -90,8 +91,9 @@ class Route:
         self.offers = tuple(offers)
         self.addressees = tuple(addressees)
         self.shares: tuple[Any, ...] = ()
-        self.ring: deque[Event] | None = None
-        self.tally: Tally | None = None
+        self.ring: deque[Event] = deque(maxlen=0)
+        self.tally = Tally()
+        self.public = False
         self.threaded = False
         self.routed = True
 
@@ -166,7 +168,7 @@ class Watch:
 def ring(bells: list[asyncio.Future[None]]) -> None:
     """Wake everybody who hears one of the bells."""
     for bell in bells:
-        if not bell.done():
+        if not bell.done() and not bell.get_loop().is_closed():
             bell.set_result(None)
     bells.clear()
 
@@ -266,7 +268,7 @@ class Receipt(msgspec.Struct, eq=False):
             raise
         return self
 
-    async def settled(self, timeout: float | None = None) -> Settlement:  # noqa: ASYNC109 contract
+    async def settled(self, timeout: float | None = None) -> Settlement:
         """Wait until every delivery is settled.
 
         Args:

@@ -15,10 +15,11 @@ from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
 from actorbus.handler import describe, inspect_handler, same_handler
 from actorbus.ledger import ActorReading, Audit, Ledger, Terms
-from actorbus.life import Host, Life
+from actorbus.life import Life
 from actorbus.options import SubscribeOptions, check_options
 from actorbus.receipt import Exchange, Receipt, Route
 from actorbus.routing import Routes
+from actorbus.staff import Host
 from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import Tap, parse_patterns
@@ -32,8 +33,6 @@ LABELS = 1000  # subscriptions exported under their own name
 
 class Owner(Host, Bus, Exchange, Protocol):
     """What a registry needs of the engine."""
-
-    face: Any
 
     def begin(self, life: Life) -> None:
         """Start an actor."""
@@ -90,7 +89,9 @@ class Registry:
     ) -> ActorRef:
         """Register an actor; live when the call returns."""
         if not callable(factory):
-            raise ConfigurationError("spawn takes a factory: a class or a callable without argument")
+            raise ConfigurationError(
+                "spawn takes a factory: a class or a callable without argument"
+            )
         first = factory()
         if not isinstance(first, Actor):
             raise ConfigurationError(
@@ -219,16 +220,21 @@ class Registry:
         return len(found)
 
     def end(self, sub: Subscription) -> int:
-        """Route nothing more to a subscription; return 1, or 0 if it had ended before."""
-        if self.live.get(sub.name) is not sub:
+        """Route nothing more to a subscription, which handles what it has; 0 if it had ended."""
+        if not self.retire(sub):
             return 0
+        cast("Life", sub.life).finish()
+        return 1
+
+    def retire(self, sub: Subscription) -> bool:
+        """Route nothing more to a subscription; return False if it had ended before."""
+        if self.live.get(sub.name) is not sub:
+            return False
         del self.live[sub.name]
         self._ending[sub] = None
         self.routes.remove(sub)
-        life = cast("Life", sub.life)
-        _remove(self.root, life)
-        life.finish()
-        return 1
+        _remove(self.root, cast("Life", sub.life))
+        return True
 
     def forget(self, sub: Subscription) -> None:
         """Close the books of a subscription that has ended and settled."""
@@ -264,7 +270,8 @@ class Registry:
     def audit(self) -> Audit:
         """Return the terms of every subscription and their sums."""
         terms: dict[str, Terms] = {}
-        for each in (*self.live.values(), *self._ending, *self.taps):
+        books: list[Subscription | Tap] = [*self.live.values(), *self._ending, *self.taps]
+        for each in books:
             terms[each.name] = terms.get(each.name, Terms()) + each.terms()
         sums = [_settled(ledger) for ledger in self._sums.values()]
         ended = sum(sums, Terms())

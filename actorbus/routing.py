@@ -142,7 +142,7 @@ class Routes:
     def recent(self, patterns: tuple[Pattern, ...], limit: int) -> list[Event]:
         """Return the last events that match one of several patterns, oldest first."""
         found = {
-            event._number: event  # noqa: SLF001 the engine's own field
+            event._number: event
             for pattern in patterns
             for event in self.history.last(pattern, limit)
         }
@@ -168,6 +168,7 @@ class Routes:
             isinstance(each, Subscription) and not each.signature.is_async for each in targets
         )
         if not topic.startswith("$"):
+            route.public = True
             route.ring = self.history.ring(topic)
             route.tally = self.tally(topic, wanted=bool(offers))
         return route

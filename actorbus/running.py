@@ -19,7 +19,9 @@ class Runnable(Protocol):
     async def __aenter__(self) -> Any:
         """Start it."""
 
-    async def __aexit__(self, *exc: Any) -> bool | None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object, /
+    ) -> bool | None:
         """Drain and close it."""
 
 

@@ -17,8 +17,6 @@ from actorbus.receipt import Exchange, Receipt, hear, ring
 from actorbus.words import ActorState, DeadReason, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from actorbus.handler import Signature
     from actorbus.mailbox import Place
     from actorbus.options import Options

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from actorbus import world
 from actorbus.actor import Actor, ActorRef
+from actorbus.delivery import nap
 from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.life import Life
@@ -28,7 +29,6 @@ from actorbus.options import SubscribeOptions, optional_seconds, whole
 from actorbus.restart import Window
 from actorbus.subscription import Subscription
 from actorbus.words import ActorState, Strategy
-from actorbus.worker import nap
 
 log = logging.getLogger("actorbus")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -90,7 +90,10 @@ class Supervisor:
 
     @overload
     def subscribe(
-        self, patterns: str | Iterable[str], handler: None = None, **options: Unpack[SubscribeOptions]
+        self,
+        patterns: str | Iterable[str],
+        handler: None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> Callable[[F], F]: ...
     @overload
     def subscribe(
@@ -115,9 +118,7 @@ class Supervisor:
 
         return decorate
 
-    def spawn(
-        self, factory: Callable[[], Actor], **options: Unpack[SubscribeOptions]
-    ) -> ActorRef:
+    def spawn(self, factory: Callable[[], Actor], **options: Unpack[SubscribeOptions]) -> ActorRef:
         """Spawn an actor under this supervisor, as ``bus.spawn`` does."""
         return self._bus.add_actor(factory, self, options)
 

@@ -99,7 +99,9 @@ class EventStream(Tap):
         allowed = (Overflow.DROP_OLD, Overflow.DROP_NEW, Overflow.LATEST)
         if overflow not in allowed:
             names = ", ".join(repr(str(word)) for word in allowed)
-            raise ConfigurationError(f"overflow of a stream must be one of {names}: it never blocks")
+            raise ConfigurationError(
+                f"overflow of a stream must be one of {names}: it never blocks"
+            )
         self._size = whole("mailbox", mailbox, at_least=1)
         self._overflow = Overflow(overflow)
         self._replay = whole("replay", replay)
@@ -182,7 +184,11 @@ class Waiting(Tap):
     """One task waits for one event."""
 
     def __init__(
-        self, bus: str, name: str, patterns: tuple[Pattern, ...], where: Callable[[Event], Any] | None
+        self,
+        bus: str,
+        name: str,
+        patterns: tuple[Pattern, ...],
+        where: Callable[[Event], Any] | None,
     ) -> None:
         super().__init__(name, patterns)
         self._bus = bus
@@ -213,13 +219,10 @@ def parse_patterns(patterns: str | Iterable[str]) -> tuple[Pattern, ...]:
         InvalidPatternError: One breaks the grammar.
         ConfigurationError: It is no pattern and no series of patterns.
     """
-    if isinstance(patterns, (str, Pattern)):
-        patterns = (patterns,)
     try:
-        given = list(patterns)
+        given = [patterns] if isinstance(patterns, str) else list(patterns)
     except TypeError:
         raise ConfigurationError(
             f"patterns must be a pattern or several, not {type(patterns).__name__}"
         ) from None
-    parsed = (each if isinstance(each, Pattern) else Pattern(each) for each in given)
-    return tuple(dict.fromkeys(parsed))
+    return tuple(dict.fromkeys(Pattern(each) for each in given))

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from actorbus.delivery import Delivery
 from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.receipt import Receipt
-from actorbus.worker import Delivery, Worker
+from actorbus.worker import Worker
 
 BATCH = 128  # deliveries lent to a thread at once
 TICK = 0.005  # seconds between two looks at a thread's progress
@@ -173,7 +174,9 @@ class ThreadWorker(Worker):
         if not self.life.lends:
             return await super()._chunk()
         items = self.life.sub.inbox.items
-        receipts = [items[index] for index in range(min(1 if self.life.probing else BATCH, len(items)))]
+        receipts = [
+            items[index] for index in range(min(1 if self.life.probing else BATCH, len(items)))
+        ]
         hop = Hop(self, receipts, self.life.prepare)
         await self._run(hop, lent=True)
         if self.abandoned:

@@ -36,9 +36,9 @@ class Threads:
 
     @property
     def busy(self) -> int:
-        """Threads that run a job now."""
+        """Jobs that run now or wait for a thread."""
         with self._state:
-            return len(self._threads) - self._idle
+            return len(self._threads) - self._idle + len(self._jobs)
 
     def submit(self, job: Callable[[], None]) -> bool:
         """Run a job in a thread.
@@ -73,9 +73,7 @@ class Threads:
 
     def _hire(self) -> None:
         self._made += 1
-        thread = threading.Thread(
-            target=self._work, name=f"{self._name}-{self._made}", daemon=True
-        )
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{self._made}", daemon=True)
         self._threads.add(thread)
         thread.start()
 

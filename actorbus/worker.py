@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from actorbus import world
+from actorbus.delivery import Delivery, Nap, nap
 from actorbus.event import Event
 from actorbus.hand import Hand, in_hand
 from actorbus.handler import InvalidPayload
@@ -39,82 +40,27 @@ GRACE = 1.0  # seconds a cancelled handler may go on before it is abandoned
 POISON = 3  # interruptions after which a delivery is given up
 
 
-class Delivery:
-    """A delivery that has not gone smoothly, and what is known of its past.
-
-    Attributes:
-        receipt: Whose delivery.
-        key: Of a keyed actor, held until the delivery has settled.
-        attempts: Attempts begun, less the interrupted ones.
-        interruptions: Restarts it did not cause and that cut an attempt short.
-        began: Loop time at which the first attempt started.
-        first_failed_at: Unix seconds of the first failure, or None.
-    """
-
-    __slots__ = ("attempts", "began", "first_failed_at", "interruptions", "key", "receipt")
-
-    def __init__(self, receipt: Receipt, key: Any = None) -> None:
-        self.receipt = receipt
-        self.key = key
-        self.attempts = 0
-        self.interruptions = 0
-        self.began = 0.0
-        self.first_failed_at: float | None = None
-
-
-class Nap:
-    """A timer that can be shortened, and that its owner can be found by."""
-
-    __slots__ = ("_due", "_loop", "_over", "_timer")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, seconds: float, over: Callable[[], None]
-    ) -> None:
-        self._loop = loop
-        self._over = over
-        self._due = loop.time() + seconds
-        self._timer = loop.call_at(self._due, over)
-
-    def shorten(self, seconds: float) -> None:
-        """End no later than so many seconds from now."""
-        due = self._loop.time() + seconds
-        if due < self._due:
-            self._due = due
-            self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._over)
-
-    def cancel(self) -> None:
-        """End without calling anybody."""
-        self._timer.cancel()
-
-
-async def nap(loop: asyncio.AbstractEventLoop, naps: set[Nap], seconds: float) -> None:
-    """Sleep, shortened when whoever keeps `naps` says so."""
-    over: asyncio.Future[None] = loop.create_future()
-    timer = Nap(loop, seconds, lambda: over.done() or over.set_result(None))
-    naps.add(timer)
-    try:
-        await over
-    finally:
-        timer.cancel()
-        naps.discard(timer)
-
-
 class Workplace(Protocol):
     """What a worker needs to know of the actor it works for."""
 
     sub: Subscription
-    loop: asyncio.AbstractEventLoop
     histograms: bool
     call: Callable[[Any], Any]
     prepare: Callable[[Event], Any]
     resume: deque[Delivery]
     naps: set[Nap]
-    longest_nap: float
     finishing: bool
     probing: bool
     lends: bool
     keys: Any
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+
+    @property
+    def longest_nap(self) -> float:
+        """Seconds a retry may be put off."""
 
     def rouse(self) -> None:
         """Set a sleeping worker to work, or hire one."""
@@ -169,6 +115,11 @@ class Worker(Hand):
         """The receipt of the delivery in hand, or None."""
         receipt: Receipt | None = self.receipt
         return receipt
+
+    @property
+    def attempts(self) -> int:
+        """Attempts begun for the delivery in hand."""
+        return 1 if self.delivery is None else self.delivery.attempts
 
     @property
     def running(self) -> int:
@@ -306,7 +257,7 @@ class Worker(Hand):
         Returns:
             Whether the worker goes on with the next.
         """
-        life, sub, receipt = self.life, self.life.sub, delivery.receipt
+        sub, receipt = self.life.sub, delivery.receipt
         self.receipt, self.delivery = receipt, delivery
         while True:
             if error is None:

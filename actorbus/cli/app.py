@@ -5,6 +5,7 @@ Invariant: whatever goes wrong is one line on standard error and exit code 2; a 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,7 @@ def _actorbus(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@app.command(help=ABOUT_DEMO)
+@app.command(help=ABOUT_DEMO, short_help="Run a task manager on events, with HTTP and metrics.")
 def demo(
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[
@@ -89,7 +90,7 @@ def demo(
     raise typer.Exit(run_demo(host, port, rate, seconds))
 
 
-@app.command(help=ABOUT_MATCH)
+@app.command(help=ABOUT_MATCH, short_help="Say who would get an event, and who would not.")
 def match(
     bus: Annotated[str, typer.Argument(metavar="MODULE:BUS", help="Where the bus is.")],
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic, without wildcards.")],
@@ -118,6 +119,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(error.format_message())
     except typer.Abort:
         return 130
+    except BrokenPipeError:  # the reader, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code if isinstance(code, int) else 0
 
 

@@ -7,7 +7,7 @@ accepted, so the drain at the end settles it; no answer shows the payload of a d
 from __future__ import annotations
 
 import html
-from datetime import date  # noqa: TC003 - msgspec reads the annotation
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec

@@ -17,7 +17,7 @@ import msgspec
 
 from actorbus.actor import Actor
 from actorbus.cli.demo.tasks import Tasks, keep
-from actorbus.event import Event  # noqa: TC001 - the bus reads the handlers' annotations
+from actorbus.event import Event
 from actorbus.retry import RetryPolicy
 
 if TYPE_CHECKING:

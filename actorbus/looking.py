@@ -1,0 +1,118 @@
+"""Looking: what a bus tells of itself. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import threading
+from asyncio import _get_running_loop
+from typing import Any
+
+from actorbus.dead_letter import DeadLetters
+from actorbus.engine import Engine
+from actorbus.explain import Explanation, explain
+from actorbus.ledger import Audit, BusReading
+from actorbus.options import whole
+from actorbus.topic import Pattern, check_topic
+
+
+class Looking:
+    """The part of `EventBus` that tells: ledger, statistics, history, explanations, readings."""
+
+    _engine: Engine
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters: iterate, ``list``, ``replay``, ``discard``."""
+        self._engine.settle_lost_loop()
+        return self._engine.dead_letters
+
+    def explain(self, topic: str) -> Explanation:
+        """Say who would get a topic, through which pattern, and which near misses would not."""
+        check_topic(topic, system=True)
+        return explain(topic, self._engine.registry.everyone(), self._engine.routes)
+
+    def audit(self) -> Audit:
+        """Return the ledger: every subscription's terms, and whether they balance."""
+        self._engine.settle_lost_loop()
+        return self._engine.registry.audit()
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return the counts of the bus.
+
+        Returns:
+            ``events_published``, ``events_delivered`` (acked deliveries), ``delivery_failures``
+            (dead ones), ``events_by_type`` (the first 200 topics that had a subscriber, the rest
+            under ``_other``) and ``subscriptions`` (live ones).
+        """
+        totals = self.audit().totals
+        published = self._engine.routes.published()
+        return {
+            "events_published": sum(published.values()),
+            "events_delivered": totals.acked,
+            "delivery_failures": totals.dead,
+            "events_by_type": {topic: count for topic, count in published.items() if count},
+            "subscriptions": len(self._engine.registry.live),
+        }
+
+    def get_history(self, pattern: str, limit: int = 10) -> list[dict[str, Any]]:
+        """Return the last events that match, oldest first.
+
+        Args:
+            pattern: A topic or a pattern.
+            limit: How many at most.
+
+        Returns:
+            Dicts with ``id``, ``topic``, ``timestamp`` (aware datetime, UTC) and ``data``.
+        """
+        events = self._engine.routes.recent((Pattern(pattern),), whole("limit", limit))
+        return [
+            {"id": e.id, "topic": e.topic, "timestamp": e.timestamp, "data": e.data} for e in events
+        ]
+
+    def reading(self) -> BusReading:
+        """Copy the books for an exporter; callable on any thread.
+
+        While the bus runs the copy is made in one step on its loop; the calling thread waits.
+        """
+        engine = self._engine
+        loop = engine.loop
+        if (
+            loop is None
+            or _get_running_loop() is loop
+            or not (engine.running and loop.is_running())
+        ):
+            return self._read()
+        made, box = threading.Event(), list[BusReading]()
+
+        def read() -> None:
+            box.append(self._read())
+            made.set()
+
+        try:
+            loop.call_soon_threadsafe(read)
+        except RuntimeError:  # closed in between
+            return self._read()
+        while not made.wait(0.1):
+            if not loop.is_running():
+                return self._read()
+        return box[0]
+
+    def _read(self) -> BusReading:
+        engine = self._engine
+        engine.settle_lost_loop()
+        return BusReading(
+            bus=self._engine.name,
+            published=self._engine.routes.published(),
+            unrouted=engine.unrouted,
+            blocked_seconds=engine.blocked_seconds,
+            dead_letters_held=len(engine.dead_letters),
+            loop_lag=None if engine.lag.lag is None else engine.lag.lag.copy(),
+            actors=self._engine.registry.readings(),
+        )
+
+    def sample_loop_lag(self) -> None:
+        """Sample the event loop's lag from now on; metrics ask for it."""
+        loop = self._engine.loop
+        if loop is not None and loop.is_running() and _get_running_loop() is not loop:
+            loop.call_soon_threadsafe(self._engine.lag.want)
+        else:
+            self._engine.lag.want()

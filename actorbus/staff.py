@@ -1,0 +1,389 @@
+"""Staff: the workers of one actor, and the deliveries they hand back.
+
+Workers are hired when there is mail and nobody to take it, up to the actor's concurrency, and then
+sleep between deliveries: an idle function costs no task. ``inbox.asleep`` counts the workers that
+could start at once, hired or not; while it is 0 an offer wakes nobody.
+
+A worker leaves when it is released (it finishes what it has in hand), evicted (what it has in hand
+is interrupted and kept in `Staff.resume`) or abandoned (its handler will not end: its delivery is
+taken from it, and nothing waits for it any more).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+from actorbus.delivery import Delivery, Nap
+from actorbus.event import Event
+from actorbus.hand import in_hand
+from actorbus.handler import preparation
+from actorbus.keyed import KeyedThreadWorker, KeyedWorker, Keys
+from actorbus.receipt import Receipt, ring
+from actorbus.subscription import Subscription
+from actorbus.threaded import ThreadWorker, call_plain
+from actorbus.words import ActorState, DeadReason, Overflow
+from actorbus.worker import POISON, Worker
+
+log = logging.getLogger("actorbus")
+
+
+class Host(Protocol):
+    """What the staff and the life of an actor need to know of their bus."""
+
+    name: str
+    histograms: bool
+    longest_nap: float
+    busy: set[Subscription]
+    copies: bool
+    draining: bool
+    face: Any
+
+    @property
+    def running(self) -> bool:
+        """Whether actors may work."""
+
+    def keep(self, task: asyncio.Task[Any], owner: str) -> None:
+        """Hold a task strongly until it ends."""
+
+    def lend(self, job: Callable[[], None], owner: str) -> None:
+        """Run a job in a thread."""
+
+    def quiet(self) -> None:
+        """Look whether somebody waits for the bus to be idle."""
+
+    def announce(self, topic: str, data: object) -> None:
+        """Publish an event of the bus's own."""
+
+    def retire(self, subscription: Subscription) -> bool:
+        """Route nothing more to a subscription."""
+
+    def forget(self, subscription: Subscription) -> None:
+        """Close the books of a subscription that has ended."""
+
+    def collapse(self, error: BaseException) -> None:
+        """Close the bus because an actor gave up for all of it."""
+
+
+class Staff:
+    """The workers of one actor.
+
+    Args:
+        sub: The subscription.
+        host: The bus.
+
+    Attributes:
+        state: Where the actor is in its life.
+        workers: Those hired and not gone.
+        resume: Interrupted deliveries, run before anything else.
+        keys: Of a keyed actor, the busy keys; else None.
+        naps: Delays that a drain shortens.
+        lends: Whether a thread is lent several deliveries at once.
+        probing: Whether a suspended actor tries one delivery.
+        finishing: Whether it ends once its mail is handled.
+    """
+
+    def __init__(self, sub: Subscription, host: Host) -> None:
+        options = sub.options
+        self.sub = sub
+        self.host = host
+        self.state = ActorState.STARTING
+        self.histograms = host.histograms
+        self.resume: deque[Delivery] = deque()
+        self.naps: set[Nap] = set()
+        self.workers: list[Worker] = []
+        self.probing = self.finishing = False
+        self.keys = Keys(sub, options.key) if options.key is not None else None
+        sub.inbox.parking = self.keys
+        threaded = not sub.signature.is_async and not options.inline
+        pushes_out = options.overflow in (Overflow.DROP_OLD, Overflow.LATEST)
+        self.lends = threaded and options.concurrency == 1 and not pushes_out
+        self.call: Callable[[Any], Any] = self._inline if options.inline else sub.handler
+        self.prepare = preparation(sub.signature, copies=host.copies)
+        self.bells: list[asyncio.Future[None]] = []
+        self.context: Context = copy_context()
+        self.context.run(in_hand.set, None)  # subscribing in a handler passes no event on
+        self._hire_as: type[Worker] = _WORKERS[self.keys is not None, threaded]
+        self._sleepers: list[Worker] = []
+        self._rehire: asyncio.TimerHandle | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        return self.sub.loop
+
+    @property
+    def longest_nap(self) -> float:
+        """Seconds a retry or restart may be put off."""
+        return self.host.longest_nap
+
+    # -- what a life adds -------------------------------------------------------------------------
+
+    def judge(self, error: BaseException, event: Event | None) -> bool:
+        """Decide what a failure means for the actor; return whether the worker goes on."""
+        raise NotImplementedError
+
+    def probed(self) -> None:
+        """Take note that the probe of a suspended actor was acked."""
+        raise NotImplementedError
+
+    def suspend(self) -> None:
+        """Let the mailbox fill."""
+        raise NotImplementedError
+
+    # -- counting ---------------------------------------------------------------------------------
+
+    def pending(self) -> tuple[int, int, int]:
+        """Return how many deliveries are parked for a key, running, and retrying."""
+        running = retrying = 0
+        for worker in self.workers:
+            if isinstance(worker, ThreadWorker):
+                worker.progress()
+            running += worker.running
+            retrying += worker.retrying
+        parked = 0
+        if self.keys is not None:
+            parked = len(self.keys.parked)
+            retrying += len(self.keys.later) + len(self.keys.due)
+        return parked, running, retrying + len(self.resume)
+
+    def in_hand(self, receipt: Receipt) -> bool:
+        """Return whether a worker holds the delivery, or it waits to be run again."""
+        if any(worker.holds is receipt for worker in self.workers):
+            return True
+        again = [*self.resume]
+        if self.keys is not None:
+            if receipt in self.keys.parked:
+                return True
+            again += [*self.keys.later, *self.keys.due]
+        return any(delivery.receipt is receipt for delivery in again)
+
+    def holder(self, receipt: Receipt) -> Worker | None:
+        """Return the worker that has a delivery in hand, or None."""
+        return next((worker for worker in self.workers if worker.holds is receipt), None)
+
+    def withdraw(self, receipt: Receipt) -> bool:
+        """Take out a delivery that waits to be run again; return whether it stood there."""
+        for delivery in self.resume:
+            if delivery.receipt is receipt:
+                self.resume.remove(delivery)
+                return True
+        return False
+
+    def cut(self) -> None:
+        """Take back what threads were lent and have not started."""
+        for worker in self.workers:
+            if isinstance(worker, ThreadWorker):
+                worker.cut()
+
+    # -- hiring -----------------------------------------------------------------------------------
+
+    def rouse(self) -> None:
+        """Set a sleeping worker to work, or hire one."""
+        inbox = self.sub.inbox
+        if not inbox.asleep:
+            return
+        self.host.busy.add(self.sub)
+        inbox.asleep -= 1
+        while self._sleepers:
+            worker = self._sleepers.pop()
+            if worker.waker is not None and not worker.waker.done():
+                worker.waker.set_result(None)
+                return
+        self._hire()
+
+    def _hire(self) -> None:
+        worker = self._hire_as(self)
+        self.workers.append(worker)
+        context = self.context if self.sub.options.concurrency == 1 else self.context.copy()
+        # asyncio.Task itself, not create_task: an eager task factory would run the handler inside
+        # the publish that has roused it.
+        task = asyncio.Task(
+            worker.run(), loop=self.loop, name=f"actorbus:{self.sub.name}", context=context
+        )
+        worker.task = task
+        self.host.keep(task, self.sub.name)
+        task.add_done_callback(lambda _: self._left(worker))
+
+    def sleeps(self, worker: Worker) -> None:
+        """Take note that a worker has nothing to do."""
+        self._sleepers.append(worker)
+        self.sub.inbox.asleep += 1
+        self.ring()
+        self.settle_down()
+
+    def settle_down(self) -> None:
+        """Leave the busy ones once nothing is pending."""
+        sub = self.sub
+        if sub.inbox.asleep == sub.options.concurrency and not (self.keys and self.keys.later):
+            self.host.busy.discard(sub)
+        self.host.quiet()
+
+    def _left(self, worker: Worker) -> None:
+        """Take note that a worker's task has ended."""
+        if worker in self._sleepers:
+            self._sleepers.remove(worker)
+        if worker not in self.workers:
+            return  # abandoned before
+        self.workers.remove(worker)
+        receipt = worker.holds
+        if receipt is not None:
+            self._lost(worker, receipt)
+        elif not worker.evicted and self.state is ActorState.RUNNING:
+            self._work_again()
+        self.ring()
+        self.host.quiet()
+
+    def _lost(self, worker: Worker, receipt: Receipt) -> None:
+        """A worker's task was cancelled from outside, or broke, with a delivery in hand.
+
+        At the end of ``asyncio.run`` this is the last thing that happens; otherwise the actor must
+        go on, but not before a loop that is being closed has had the time to close.
+        """
+        task = worker.task
+        if task is not None and not task.cancelled() and (broken := task.exception()) is not None:
+            log.error("worker of %r broke", self.sub.name, exc_info=broken)
+        delivery = worker.delivery or Delivery(receipt)
+        worker.abandon()
+        self.interrupted(delivery)
+        self._rehire = self.loop.call_later(0.1, self._work_again)
+
+    def _work_again(self) -> None:
+        if self.state is not ActorState.RUNNING:
+            return
+        self.sub.inbox.asleep += 1
+        if self.ready:
+            self.rouse()
+        else:
+            self.settle_down()
+
+    def staff_up(self) -> None:
+        """Let as many workers begin as there is mail for."""
+        inbox = self.sub.inbox
+        inbox.asleep = self.sub.options.concurrency - len(self.workers)
+        for _ in range(min(self.ready, inbox.asleep)):
+            self.rouse()
+        self.settle_down()
+
+    @property
+    def ready(self) -> int:
+        """Deliveries a worker could take, at least: 0 only if there is none."""
+        ready = len(self.resume) + len(self.sub.inbox.items)
+        return ready if self.keys is None else ready + self.keys.ready
+
+    # -- handing back -----------------------------------------------------------------------------
+
+    def interrupted(self, delivery: Delivery) -> None:
+        """Keep a delivery that was cut short, to be run first; unless it may not run again."""
+        sub = self.sub
+        delivery.interruptions += 1
+        delivery.attempts = max(0, delivery.attempts - 1)
+        reason = None
+        if sub.options.once:
+            reason = DeadReason.INTERRUPTED
+        elif delivery.interruptions >= POISON:
+            reason = DeadReason.POISON
+        elif self.state in (ActorState.STOPPING, ActorState.STOPPED):
+            reason = DeadReason.STOPPED
+        if reason is None:
+            self.resume.append(delivery)
+            return
+        sub.give_up(delivery.receipt, reason, None, delivery.attempts, delivery.first_failed_at)
+        if self.keys is not None:
+            self.keys.release(delivery.key)
+
+    def abandon(self, worker: Worker, reason: DeadReason | None) -> None:
+        """Take the delivery from a worker whose handler will not end, and go on without it.
+
+        Args:
+            worker: The worker.
+            reason: Why its delivery is dead; None to run it again.
+        """
+        receipt, delivery = worker.holds, worker.delivery
+        if worker in self.workers:
+            self.workers.remove(worker)
+        worker.abandon()
+        log.error("a handler of %r does not end and is left to itself", self.sub.name)
+        if receipt is None:
+            return
+        delivery = delivery or Delivery(receipt)
+        if reason is None:
+            self.interrupted(delivery)
+        else:
+            self.sub.give_up(receipt, reason, None, max(1, delivery.attempts))
+            if self.keys is not None:
+                self.keys.release(delivery.key)
+        if self.state is ActorState.RUNNING:
+            self._work_again()
+        elif self.probing:
+            self.suspend()
+
+    def discard(self, reason: DeadReason) -> None:
+        """Give up everything that is not in hand."""
+        self.cut()
+        while self.resume:
+            self._bury(self.resume.popleft(), reason)
+        if self.keys is not None:
+            for delivery, timer in list(self.keys.later.items()):
+                timer.cancel()
+                self.naps.discard(timer)
+                del self.keys.later[delivery]
+                self._bury(delivery, reason)
+            while self.keys.due:
+                self._bury(self.keys.due.popleft(), reason)
+        self.sub.inbox.clear(reason)
+        self.ring()
+
+    def _bury(self, delivery: Delivery, reason: DeadReason) -> None:
+        self.sub.give_up(
+            delivery.receipt, reason, None, delivery.attempts, delivery.first_failed_at
+        )
+        if self.keys is not None:
+            self.keys.release(delivery.key)
+
+    def cut_off(self, reason: DeadReason) -> None:
+        """Give up everything, in hand or not, at once; whoever will not end is abandoned."""
+        self.discard(reason)
+        for worker in list(self.workers):
+            receipt, attempts = worker.holds, worker.attempts
+            worker.evict()
+            worker.abandon()
+            self.workers.remove(worker)
+            if receipt is not None:
+                self.sub.give_up(receipt, reason, None, attempts)
+        self._sleepers.clear()
+        self.ring()
+
+    def lose(self, reason: DeadReason) -> None:
+        """Give up everything, the loop being closed: no task of it will ever run again."""
+        self.discard(reason)
+        workers, self.workers = self.workers, []
+        for worker in workers:
+            if worker.holds is not None:
+                self.sub.give_up(worker.holds, reason, None, worker.attempts)
+            worker.receipt = None
+        self._sleepers.clear()
+        self.naps.clear()
+
+    def lend(self, job: Callable[[], None]) -> None:
+        """Run a job in a thread of the bus."""
+        self.host.lend(job, self.sub.name)
+
+    async def _inline(self, argument: Any) -> Any:
+        return call_plain(self.sub.handler, argument)
+
+    def ring(self) -> None:
+        """Wake whoever waits for a worker to finish or leave."""
+        ring(self.bells)
+
+
+_WORKERS: dict[tuple[bool, bool], type[Worker]] = {
+    (False, False): Worker,
+    (False, True): ThreadWorker,
+    (True, False): KeyedWorker,
+    (True, True): KeyedThreadWorker,
+}
