@@ -17,24 +17,24 @@ The way of one event, and the map of the house (a file may import those above it
     ground      errors  world
     words       words  topic  event  frames
     rooms       router  mailbox  ledger  history  retry  restart  dead_letter  deadlock
-                hand  handler  threads  lag  storm
+                hand  handler  threads  outside  storm
     engine      receipt       what publish returns, and waiting for it
                 admission     a full mailbox: the line, the stall, the overflow policies
                 options       every option of a subscription, checked
                 subscription  patterns, handler, policies; the books of its deliveries
-                delivery worker threaded keyed    take, call, ack, retry, give up
-                staff         the workers of one actor, and what they hand back
+                delivery workplace worker threaded keyed    take, call, ack, retry, give up
+                staff hooks   the workers of one actor, and what they hand back
                 actor life    one actor from start to end: restart, suspension, stop
                 tap           streams and waits
                 supervisor    whose failure concerns whom
                 routing registry    topic to subscriptions; who there is
                 waiting       who waits for whom: the deadlock guard
-                intake        publishing from other threads
+                intake lag    publishing from other threads; how late the loop calls back
                 engine        the state of a running bus, and what its parts ask of it
                 asking explain closing running
-                looking lifecycle bus    what users hold
+                looking listening lifecycle bus    what users hold
     wing        metrics
-    doors       streams  cli  demo
+    doors       streams  cli
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ class Owner(Addressee, Protocol):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The running loop."""
 
+    def progress(self) -> None:
+        """Bring the books up to what threads have done."""
+
     def give_up(
         self, receipt: Receipt, reason: DeadReason, error: BaseException | None = None
     ) -> None:
@@ -128,6 +131,10 @@ class Inbox:
             self._full(receipt)
 
     def _full(self, receipt: Receipt) -> None:
+        self._owner.progress()  # a thread may have started what stood here
+        if len(self.items) < self.mailbox.limit:
+            self.items.append(receipt)
+            return
         match self._overflow:
             case Overflow.BLOCK:
                 self._stand(receipt)
@@ -225,6 +232,7 @@ class Inbox:
 
     def _expire(self) -> None:
         self._timer = None
+        self._owner.progress()
         line = self.mailbox.line
         now = self._owner.loop.time()
         while line and line[0].deadline is not None and line[0].deadline <= now:
@@ -249,13 +257,14 @@ class Inbox:
         A position counts from the first delivery ever admitted, so it stays true while deliveries
         leave at the front; the deque's own index is the position less what has left.
         """
-        self.ledger.routed += 1
-        try:
+        try:  # the user's code first: it may look at the books
             key = self._same(receipt)
             index = self._positions.get(key, -1) - (self._entered - len(self.items))
         except Exception as error:  # noqa: BLE001 the user's key function, or a key without hash
+            self.ledger.routed += 1
             self.refuse(receipt, DeadReason.RETRIES_EXHAUSTED, error)
             return
+        self.ledger.routed += 1
         replaced = self.parking.replace(key, receipt) if self.parking is not None else None
         if replaced is None and 0 <= index < len(self.items):
             replaced, self.items[index] = self.items[index], receipt
@@ -311,7 +320,7 @@ class Inbox:
             self._owner.give_up(receipt, reason)
         while self.items:
             self._owner.give_up(self.items.popleft(), reason)
-        self.pressed = False
+        self.pressed = self._stalled = self._judging = False
 
     def cancel_timer(self) -> None:
         """Stop the clock of the line."""

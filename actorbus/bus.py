@@ -29,19 +29,19 @@ from actorbus.errors import (
 from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.lifecycle import Lifecycle
+from actorbus.listening import Listening
 from actorbus.looking import Looking
 from actorbus.options import SubscribeOptions, check_publish_options, whole
 from actorbus.receipt import Receipt, Watch
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
-from actorbus.tap import EventStream, Tap, Waiting, parse_patterns
 from actorbus.topic import check_topic
-from actorbus.words import ActorState, Overflow, Strategy
+from actorbus.words import ActorState, Strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class EventBus(Lifecycle, Looking):
+class EventBus(Lifecycle, Listening, Looking):
     """Events inside a process with the guarantees of a broker.
 
     Every subscriber is a supervised actor with its own bounded mailbox. The bus starts by itself at
@@ -159,7 +159,7 @@ class EventBus(Lifecycle, Looking):
         """
         engine = self._engine
         loop = _get_running_loop()
-        if loop is not engine.loop or not engine.open or loop is None:
+        if loop is not engine.loop or not engine.plain or loop is None:
             loop = self._begin(caused=cause is not None or _cause() is not None)
         try:
             route = self._cache.get(topic)
@@ -199,6 +199,7 @@ class EventBus(Lifecycle, Looking):
                     raise BusNotRunningError(self.name)
                 return None
             if engine.open or caused:
+                engine.catch_up()
                 return here
         if engine.draining or engine.closed:
             raise BusClosedError(self.name, draining=engine.draining)
@@ -210,8 +211,7 @@ class EventBus(Lifecycle, Looking):
     def _event_for(self, topic: str, data: Any, key: Any) -> Event:
         """Make an event of the bus's own for one actor."""
         cause = _cause()
-        if self._begin(caused=cause is not None) is None:
-            raise BusNotRunningError(self.name)
+        self._begin(caused=cause is not None)
         return self._engine.make_event(topic, data, key, None, None, None, cause)
 
     # -- subscribe --------------------------------------------------------------------------------
@@ -276,12 +276,19 @@ class EventBus(Lifecycle, Looking):
             raise ConfigurationError("unsubscribe needs the handler, or a Subscription")
         return self._registry.unsubscribe(pattern, handler)
 
-    def spawn(self, factory: Callable[[], Actor], **options: Unpack[SubscribeOptions]) -> ActorRef:
+    def spawn(
+        self,
+        factory: Callable[[], Actor],
+        *,
+        patterns: str | Iterable[str] | None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> ActorRef:
         """Spawn an actor with state.
 
         Args:
             factory: Builds an instance; called at once and again for every restart. A class will
                 do.
+            patterns: What it listens to; default the class's own.
             **options: See `SubscribeOptions`; they win over the class's attributes of that name.
 
         Returns:
@@ -290,7 +297,7 @@ class EventBus(Lifecycle, Looking):
         Raises:
             ConfigurationError: An option, or what the factory returned, makes no sense.
         """
-        return self._registry.root.spawn(factory, **options)
+        return self._registry.root.spawn(factory, patterns=patterns, **options)
 
     def supervisor(
         self,
@@ -368,82 +375,8 @@ class EventBus(Lifecycle, Looking):
     async def _ask_actor(self, sub: Subscription, data: Any, timeout: float | None) -> Any:
         if sub.state in (ActorState.STOPPING, ActorState.STOPPED) and not self._engine.closed:
             raise NoResponderError(f"$bus:tell:{sub.name}")
-        return await answer(self._engine.tell(sub, data, None, watch=True), timeout)
-
-    # -- streams and waits ------------------------------------------------------------------------
-
-    def events(
-        self,
-        patterns: str | Iterable[str],
-        *,
-        mailbox: int = 1000,
-        overflow: Overflow | str = Overflow.DROP_OLD,
-        replay: int = 0,
-    ) -> EventStream:
-        """Open a stream: ``async with bus.events("task:*") as events: async for event in events``.
-
-        Args:
-            patterns: A pattern or several.
-            mailbox: Events the buffer holds.
-            overflow: ``drop_old``, ``drop_new`` or ``latest``; what is dropped is counted.
-            replay: Begin with the last so many matching events of the history.
-
-        Raises:
-            ConfigurationError: An option is out of range.
-            InvalidPatternError: A pattern breaks the grammar.
-        """
-        name = (
-            f"events:{','.join(map(str, parsed))}" if (parsed := parse_patterns(patterns)) else ""
-        )
-        return EventStream(_TapHost(self), name, parsed, mailbox, overflow, replay)
-
-    async def wait_for(
-        self,
-        patterns: str | Iterable[str],
-        *,
-        where: Callable[[Event], Any] | None = None,
-        timeout: float | None = None,
-    ) -> Event:
-        """Wait for the next matching event.
-
-        Args:
-            patterns: A pattern or several.
-            where: Takes the event and says whether it is the one.
-            timeout: Seconds; None waits for ever.
-
-        Returns:
-            The event.
-
-        Raises:
-            TimeoutError: None came in time.
-            BusClosedError: The bus was closed meanwhile.
-            Exception: Whatever `where` raises.
-        """
-        parsed = parse_patterns(patterns)
-        tap = Waiting(self.name, f"wait:{','.join(map(str, parsed))}", parsed, where)
-        host = _TapHost(self)
-        host.add_tap(tap, 0)
-        try:
-            async with asyncio.timeout(timeout):
-                return await tap.found
-        finally:
-            host.remove_tap(tap)
-
-
-class _TapHost:
-    """How a stream reaches its bus, starting it if need be."""
-
-    def __init__(self, bus: EventBus) -> None:
-        self._bus = bus
-        self.name = bus.name
-
-    def add_tap(self, tap: Tap, replay: int) -> None:
-        bus = self._bus
-        bus._begin(caused=False)
-        bus._registry.add_tap(tap, replay)
-
-    def remove_tap(self, tap: Tap) -> None:
-        self._bus._registry.remove_tap(tap)
+        event = self._event_for(f"$bus:tell:{sub.name}", data, None)
+        return await answer(self._engine.hand_over(event, sub, asking=True), timeout)
 
 
 def _cause() -> Event | None:

@@ -1,6 +1,6 @@
 """Closing: how a bus comes to rest. A written procedure, because the order is the guarantee.
 
-1. Refuse what nobody has in hand: publishes without a cause.
+1. Refuse what nobody has in hand: publishes without a cause, from the call on.
 2. Shorten every delay to a second; what suspended actors hold is dead at once.
 3. Wait until nothing is pending, told so rather than asking, or the deadline.
 4. Stop the actors in reverse order of their start.
@@ -67,8 +67,11 @@ class Closable(Protocol):
     def settled_counts(self) -> tuple[int, int]:
         """Return how many deliveries are acked and dead."""
 
-    def refuse_new(self) -> None:
-        """Accept only what has a cause."""
+    def catch_up(self) -> bool:
+        """Route what other threads have published so far; return whether there was any."""
+
+    def clear_suspended(self) -> None:
+        """Give up the mail of suspended actors."""
 
     def stragglers(self, hand: Hand | None) -> tuple[str, ...]:
         """Return the names of those whose handlers have been abandoned and still run."""
@@ -76,8 +79,11 @@ class Closable(Protocol):
 
 async def until_idle(bus: Closable, hand: Hand | None = None) -> None:
     """Wait until nothing is pending, except in suspended actors and in the caller's own."""
-    while busy_names(bus.busy, hand):
-        await hear(bus.idle_bells)
+    while True:
+        if busy_names(bus.busy, hand):
+            await hear(bus.idle_bells)
+        elif not bus.catch_up():  # after the look: it may have found a handler's thread at its end
+            return
 
 
 def busy_names(subscriptions: Iterable[Subscription], hand: Hand | None = None) -> list[str]:
@@ -94,7 +100,7 @@ async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> Drai
     """Bring a bus to rest.
 
     Args:
-        bus: The bus, running.
+        bus: The bus, running and refusing what has no cause.
         timeout: Seconds until what is left is cut off; None waits for ever.
         hand: The worker in whose handler this was asked for, if any: it is not waited for.
 
@@ -103,12 +109,10 @@ async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> Drai
     """
     started = anyio.current_time()
     acked, dead = bus.settled_counts()
-    bus.refuse_new()
     for life in bus.lives():
         for nap in list(life.naps):
             nap.shorten(SHORT)
-        if life.state is ActorState.SUSPENDED:
-            life.discard(DeadReason.SUSPENDED)
+    bus.clear_suspended()
     own = None if hand is None else hand.actor
     with anyio.move_on_after(timeout) as limit:
         await until_idle(bus, hand)
@@ -116,9 +120,10 @@ async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> Drai
             if life.sub is own:  # what stands behind this very handler is handled after it
                 life.background(life.wind_up("drained"))
             else:
-                await life.stop("drained", DeadReason.DRAIN_TIMEOUT, for_good=False)
+                await life.stop("drained", _reason(life), for_good=False)
+    cut_off = False
     if limit.cancelled_caught:
-        await _cut_off([life for life in reversed(bus.lives()) if life.sub is not own])
+        cut_off = await _cut_off([life for life in reversed(bus.lives()) if life.sub is not own])
     acked_now, dead_now = bus.settled_counts()
     abandoned = bus.stragglers(hand)
     return DrainReport(
@@ -126,19 +131,28 @@ async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> Drai
         dead=dead_now - dead,
         abandoned=abandoned,
         seconds=anyio.current_time() - started,
-        complete=not (abandoned or limit.cancelled_caught),
+        complete=not (abandoned or cut_off),
     )
 
 
-async def _cut_off(lives: list[Life]) -> None:
+async def _cut_off(lives: list[Life]) -> bool:
+    """Give up everything at once; return whether there was anything."""
     tasks: list[asyncio.Task[None]] = []
+    left = any(life.sub.terms().pending for life in lives)
     for life in lives:
         tasks += [w.task for w in life.workers if w.task is not None and not w.task.done()]
-        life.cut_off(DeadReason.DRAIN_TIMEOUT)
+        life.cut_off(_reason(life))
     if tasks:
         await asyncio.wait(tasks, timeout=GRACE)
     for life in lives:
-        await life.stop("drained", DeadReason.DRAIN_TIMEOUT, for_good=False)
+        await life.stop("drained", _reason(life), for_good=False)
+    return left
+
+
+def _reason(life: Life) -> DeadReason:
+    """Return why the mail of an actor dies that is still there when the bus stops it."""
+    suspended = life.state is ActorState.SUSPENDED
+    return DeadReason.SUSPENDED if suspended else DeadReason.DRAIN_TIMEOUT
 
 
 async def end_tasks(

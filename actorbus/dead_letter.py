@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from actorbus import world
 from actorbus.errors import ConfigurationError
-from actorbus.frames import FREED, chain, note, render
+from actorbus.frames import FREED, note, own_chain, render
 from actorbus.topic import Pattern
 from actorbus.words import DeadReason
 
@@ -330,7 +330,7 @@ class DeadLetters:
         """Let go of the frames of the newest letter's error, which `letter` is about to replace."""
         newest = self._newest
         if newest is not None and newest.error is not None and newest.error is not letter.error:
-            for error in chain(newest.error, FREED):
+            for error in own_chain(newest.error, FREED):
                 BaseException.with_traceback(error, None)  # works on frozen classes too
 
 

@@ -22,9 +22,10 @@ class Delivery:
         interruptions: Restarts it did not cause and that cut an attempt short.
         began: Loop time at which the first attempt started.
         first_failed_at: Unix seconds of the first failure, or None.
+        error: What the last attempt raised, where somebody else is to make the next; else None.
     """
 
-    __slots__ = ("attempts", "began", "first_failed_at", "interruptions", "key", "receipt")
+    __slots__ = ("attempts", "began", "error", "first_failed_at", "interruptions", "key", "receipt")
 
     def __init__(self, receipt: Receipt, key: Any = None) -> None:
         self.receipt = receipt
@@ -33,6 +34,7 @@ class Delivery:
         self.interruptions = 0
         self.began = 0.0
         self.first_failed_at: float | None = None
+        self.error: BaseException | None = None
 
 
 class Nap:

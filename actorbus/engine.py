@@ -20,17 +20,20 @@ from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.errors import BusNotRunningError, PayloadError
 from actorbus.event import Event
 from actorbus.hand import Hand
+from actorbus.hooks import HOOK
 from actorbus.intake import Intake
 from actorbus.lag import LagSampler
-from actorbus.life import HOOK, Life
+from actorbus.life import Life
 from actorbus.receipt import Receipt, Route, Watch, hear, ring
 from actorbus.registry import Registry
 from actorbus.routing import overdue
 from actorbus.storm import StormLog
 from actorbus.subscription import Subscription
-from actorbus.threads import Threads
+from actorbus.threads import Job, Threads
 from actorbus.waiting import guard
 from actorbus.words import ActorState, DeadReason
+
+_NUMBERS = itertools.count(1)  # of all buses of the process: their events share one run's name
 
 
 class Engine:
@@ -39,7 +42,9 @@ class Engine:
     Attributes:
         name: Of the bus.
         loop: The loop it runs on, or ran on last; None before the first start.
-        open: Whether a publish on the loop is accepted without further questions.
+        open: Whether every publish is accepted.
+        plain: Whether besides nothing is on its way from another thread, so that a publish on the
+            loop needs no further question.
         draining: Whether only events with a cause are accepted.
         closed: Whether the bus was closed and not started again.
         registry: Subscriptions, streams and supervisors.
@@ -65,7 +70,7 @@ class Engine:
         self.name = name
         self.face = face
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.open = self.draining = self.closed = False
+        self.open = self.plain = self.draining = self.closed = False
         self.histograms = histograms
         self.copies = copies
         self.max_hops = max_hops
@@ -83,10 +88,10 @@ class Engine:
         self.tasks: dict[asyncio.Task[Any], str] = {}
         self.on_collapse: Callable[[BaseException], None] | None = None
         self.guard = guard
-        self._numbers = itertools.count(1)
         self._on_its_way = Route(self, "")
         self._on_its_way.routed = False
         self._storm = StormLog()
+        self._steps: set[asyncio.Task[Any]] = set()
         self._lent: dict[object, str] = {}
         self._exhausted = False
         self._to_start: deque[Life] = deque()
@@ -106,6 +111,7 @@ class Engine:
         self.loop = loop
         self._pid = os.getpid()
         self.open, self.draining, self.closed = True, False, False
+        self.plain = True
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
@@ -149,9 +155,9 @@ class Engine:
         loop = self.loop
         if loop is None or not loop.is_closed() or not (self.open or self.draining):
             return
-        self.open = self.draining = False
-        self.intake.close()
+        self.open = self.plain = self.draining = False
         self.tasks.clear()
+        self._steps.clear()
         self._to_start.clear()
         self._starter = None
         self.idle_bells.clear()
@@ -159,6 +165,8 @@ class Engine:
         for life in self.registry.every_life():
             life.reset()
         self.registry.end_taps()
+        self.intake.close()
+        self.intake.flush()
         self.busy.clear()
 
     # -- one event --------------------------------------------------------------------------------
@@ -179,7 +187,7 @@ class Engine:
                 data = deepcopy(data)
             except Exception as error:
                 raise PayloadError(topic, "copy") from error
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         if cause is None:
             return Event(
                 topic, data, world.wall(), key, headers, world.run.name, number, id, correlation_id
@@ -201,33 +209,72 @@ class Engine:
             return
         for offer in route.offers:
             offer(receipt)
+        if self.draining:
+            self.clear_suspended()
 
-    def from_thread(self, event: Event) -> Receipt:
-        """Send an event made in another thread on its way to the loop."""
+    def clear_suspended(self) -> None:
+        """Give up the mail of suspended actors: a drain does not wait for their probes."""
+        for life in self.registry.every_life():
+            if life.state is ActorState.SUSPENDED:
+                life.discard(DeadReason.SUSPENDED)
+
+    def from_thread(self, event: Event, to: Subscription | None = None) -> Receipt:
+        """Send an event made in another thread on its way to the loop, to all or to one."""
         if self.loop is None or os.getpid() != self._pid:
             raise BusNotRunningError(self.name)
         receipt = Receipt(event, self._on_its_way, self.loop.time(), context=copy_context())
-        self.intake.put(receipt, caused=event.causation_id is not None)
+        self.intake.put(receipt, to, caused=event.causation_id is not None)
+        self.plain = False
         return receipt
 
-    def _arrive(self, receipt: Receipt) -> None:
-        receipt.route = self.routes.route(receipt.event.topic)
-        self.dispatch(receipt.route, receipt)
+    def catch_up(self) -> bool:
+        """Route what other threads have published so far; return whether there was any."""
+        if self.plain or not self.running or asyncio._get_running_loop() is not self.loop:
+            return False
+        self.plain = self.open  # first: what arrives meanwhile takes it back
+        return self.intake.flush()
+
+    def _arrive(self, receipt: Receipt, to: Subscription | None) -> None:
+        if not self.running:
+            self._too_late(receipt, to)
+        elif to is None:
+            receipt.route = self.routes.route(receipt.event.topic)
+            self.dispatch(receipt.route, receipt)
+        else:
+            self._deliver(receipt, to)
         receipt.admitted()
 
-    def tell(self, sub: Subscription, data: Any, key: Any, watch: bool = False) -> Receipt:
-        """Deliver an event to one subscription alone."""
-        event = self.face._event_for(f"$bus:tell:{sub.name}", data, key)
-        assert self.loop is not None  # noqa: S101 the event could be made
-        receipt = Receipt(event, self.registry.own_route(sub), self.loop.time())
-        if not sub.signature.is_async:
-            receipt.context = copy_context()
-        if watch:
-            receipt.watch = Watch(receipt, asking=True)
-        if sub.state is ActorState.STOPPED or sub.state is ActorState.STOPPING:
+    def _too_late(self, receipt: Receipt, to: Subscription | None) -> None:
+        """Give up an event that was on its way when the bus came to rest or its loop was closed."""
+        topic = receipt.event.topic
+        route = self.routes.route(topic) if to is None else self.registry.own_route(to)
+        receipt.route = route
+        route.ring.append(receipt.event)
+        route.tally.events += 1
+        overdue(route, receipt, DeadReason.STOPPED if self.closed else DeadReason.LOOP_CLOSED)
+
+    def _deliver(self, receipt: Receipt, sub: Subscription) -> None:
+        receipt.route = self.registry.own_route(sub)
+        if sub.state in (ActorState.STOPPED, ActorState.STOPPING):
             self.registry.tell_ended(sub, receipt)
         else:
             sub.inbox.offer(receipt)
+
+    def tell(self, sub: Subscription, data: Any, key: Any) -> Receipt:
+        """Deliver an event to one subscription alone; callable from any thread."""
+        event = self.face._event_for(f"$bus:tell:{sub.name}", data, key)
+        if asyncio._get_running_loop() is not self.loop:
+            return self.from_thread(event, sub)
+        return self.hand_over(event, sub)
+
+    def hand_over(self, event: Event, sub: Subscription, *, asking: bool = False) -> Receipt:
+        """Deliver an event to one subscription, on the loop."""
+        receipt = Receipt(event, self._on_its_way, sub.loop.time())
+        if not sub.signature.is_async:
+            receipt.context = copy_context()
+        if asking:
+            receipt.watch = Watch(receipt, asking=True)
+        self._deliver(receipt, sub)
         return receipt
 
     async def _redeliver(self, letter: DeadLetter) -> bool:
@@ -261,24 +308,27 @@ class Engine:
 
     # -- what the parts need ----------------------------------------------------------------------
 
-    def keep(self, task: asyncio.Task[Any], owner: str) -> None:
-        """Hold a task strongly until it ends."""
+    def keep(self, task: asyncio.Task[Any], owner: str, *, step: bool = False) -> None:
+        """Hold a task strongly until it ends; a step of a life is nobody's handler."""
         self.tasks[task] = owner
+        if step:
+            self._steps.add(task)
         task.add_done_callback(self._let_go)
 
     def _let_go(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
+        self._steps.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waits for the task deals with it
 
-    def lend(self, job: Callable[[], None], owner: str) -> None:
+    def lend(self, job: Job, owner: str) -> None:
         """Run a job in a thread, and remember whose it is until it ends."""
         token = object()
         self._lent[token] = owner
 
-        def run() -> None:
+        def run() -> Callable[[], None] | None:
             try:
-                job()
+                return job()
             finally:
                 self._lent.pop(token, None)
 
@@ -323,7 +373,7 @@ class Engine:
         """Accept only what has a cause."""
         self.intake.restrict()
         self.intake.flush()
-        self.open, self.draining = False, True
+        self.open, self.plain, self.draining = False, False, True
         self.longest_nap = 1.0
 
     def come_to_rest(self) -> None:
@@ -332,10 +382,12 @@ class Engine:
         self.draining = False
         self.closed = True
         self.lag.stop()
+        self.registry.end_taps()
 
     def stragglers(self, hand: Hand | None) -> tuple[str, ...]:
         """Return the names of those whose handlers still run though nobody waits for them."""
-        names = {owner for task, owner in self.tasks.items() if owner and not task.done()}
+        handling = [each for each in self.tasks.items() if each[0] not in self._steps]
+        names = {owner for task, owner in handling if owner and not task.done()}
         names |= set(self._lent.copy().values())
         if hand is not None:
             names.discard(hand.actor.name)

@@ -123,7 +123,7 @@ class MailboxFullError(ActorBusError):
     def __init__(self, subscription: str, capacity: int) -> None:
         self.subscription = subscription
         self.capacity = capacity
-        super().__init__(f"mailbox of {subscription!r} is full ({capacity} deliveries)")
+        super().__init__(f"mailbox of {subscription!r} is full (capacity {capacity})")
 
 
 class DeadlockError(ActorBusError):

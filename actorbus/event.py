@@ -4,8 +4,9 @@ An event is a frozen ``msgspec.Struct``: about half the cost of a slots class, m
 visible to the garbage collector, because a payload may hold a cycle through user objects.
 
 Ids are formatted when they are read: most events are handled without anybody asking. An id is the
-run of the process (20 hexadecimal digits, sortable by time), a dash, and the event's number on its
-bus (12 digits), so ids of one bus sort by publish order and differ across processes and forks.
+run of the process (20 hexadecimal digits, sortable by time), a dash, and the event's number in that
+run (12 digits), so ids of one bus sort by publish order and no two buses, processes or forks share
+one.
 """
 
 from __future__ import annotations

@@ -32,6 +32,32 @@ def chain(error: BaseException, limit: int) -> list[BaseException]:
     return found
 
 
+def own_chain(error: BaseException, limit: int) -> list[BaseException]:
+    """Return an error with those of its chain that were raised below the same handler.
+
+    An error raised while somebody outside was handling one of his own, as when a loop is run inside
+    an ``except`` block, has that one as its context: it is not ours to touch. An own context was
+    caught in a frame that the error's own traceback passes through.
+    """
+    found, known = [error], {id(error)}
+    for one in found:  # grows while it is walked
+        frames = set[int]()
+        trace = one.__traceback__
+        while trace is not None:
+            frames.add(id(trace.tb_frame))
+            trace = trace.tb_next
+        members = one.exceptions[:limit] if isinstance(one, BaseExceptionGroup) else ()
+        below = [one.__cause__, *members]
+        context = one.__context__
+        if context is not None and context.__traceback__ is not None:
+            below += [context] if id(context.__traceback__.tb_frame) in frames else []
+        for other in below:
+            if other is not None and id(other) not in known and len(found) < limit:
+                found.append(other)
+                known.add(id(other))
+    return found
+
+
 def note(error: BaseException) -> Noted:
     """Note where each error of a chain was raised, without keeping a frame."""
     return [(one, _frames(one.__traceback__)) for one in chain(error, CHAIN)]

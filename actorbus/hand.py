@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import _get_running_loop
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ class Hand:
             return False
         if self.thread is not None:
             return self.thread == threading.get_ident()
-        return self.task is asyncio.current_task()
+        return _get_running_loop() is not None and self.task is asyncio.current_task()
 
 
 in_hand: ContextVar[Hand | None] = ContextVar("actorbus_in_hand", default=None)

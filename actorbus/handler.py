@@ -7,6 +7,7 @@ payload as it is. Nothing is inspected per event.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -69,7 +70,7 @@ def inspect_handler(handler: Any) -> Signature:
     parameter = _first_parameter(handler)
     annotation = _resolve(handler, function, parameter)
     return Signature(
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=any(inspect.iscoroutinefunction(each) for each in (function, handler)),
         wants_event=annotation is Event,
         convert=None if annotation is Event else _converter(annotation),
     )
@@ -136,9 +137,14 @@ def _resolve(handler: Any, function: Any, parameter: inspect.Parameter | None) -
 
 def _closure(function: Any) -> dict[str, Any]:
     """Return what the function closes over; `inspect` resolves against globals alone."""
-    if not inspect.isfunction(function) and not inspect.ismethod(function):
+    code = getattr(function, "__code__", None)
+    if code is None:
         return {}
-    return dict(inspect.getclosurevars(function).nonlocals)
+    found = {}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        with contextlib.suppress(ValueError):  # empty: a handler that names itself, not bound yet
+            found[name] = cell.cell_contents
+    return found
 
 
 def _converter(annotation: Any) -> Callable[[Any], Any] | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from actorbus.errors import BusClosedError, BusNotRunningError
 from actorbus.receipt import Receipt
+from actorbus.subscription import Subscription
 
 UNROUTED = 10_000
 
@@ -23,13 +24,13 @@ class Intake:
 
     Args:
         bus: Name of the bus.
-        dispatch: Routes one receipt; called on the loop.
+        dispatch: Routes one receipt, or delivers it to the one it is for; called on the loop.
     """
 
-    def __init__(self, bus: str, dispatch: Callable[[Receipt], None]) -> None:
+    def __init__(self, bus: str, dispatch: Callable[[Receipt, Subscription | None], None]) -> None:
         self._bus = bus
         self._dispatch = dispatch
-        self._receipts: deque[Receipt] = deque()
+        self._receipts: deque[tuple[Receipt, Subscription | None]] = deque()
         self._room = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
@@ -54,11 +55,12 @@ class Intake:
             self._open = False
             self._room.notify_all()
 
-    def put(self, receipt: Receipt, *, caused: bool) -> None:
+    def put(self, receipt: Receipt, to: Subscription | None, *, caused: bool) -> None:
         """Send a receipt on its way; blocks the calling thread while too many are.
 
         Args:
             receipt: The receipt.
+            to: Whom it is for; None for all that match its topic.
             caused: Whether its event has a cause.
 
         Raises:
@@ -71,20 +73,21 @@ class Intake:
                 if len(self._receipts) < UNROUTED:
                     break
                 self._room.wait(1.0)  # a loop that dies wakes nobody: look now and then
-            self._receipts.append(receipt)
+            self._receipts.append((receipt, to))
             wake, self._scheduled = not self._scheduled, True
             loop = self._loop
         if wake and loop is not None:
             loop.call_soon_threadsafe(self.flush)
 
-    def flush(self) -> None:
-        """Route what has arrived, in call order; called on the loop."""
+    def flush(self) -> bool:
+        """Route what has arrived, in call order; return whether there was any. For the loop."""
         with self._room:
             receipts, self._receipts = self._receipts, deque()
             self._scheduled = False
             self._room.notify_all()
-        for receipt in receipts:
-            self._dispatch(receipt)
+        for receipt, to in receipts:
+            self._dispatch(receipt, to)
+        return bool(receipts)
 
     def _check(self, *, caused: bool) -> None:
         if not self._open or (self._draining and not caused):

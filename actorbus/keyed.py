@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from itertools import takewhile
 from typing import Any
 
 from actorbus.delivery import Delivery, Nap
+from actorbus.mailbox import Place
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.threaded import ThreadWorker
@@ -56,13 +58,19 @@ class Keys:
             self._busy.discard(key)
         items = self._sub.inbox.items
         while items:
-            receipt = items.popleft()
+            receipt = items[0]  # it stays in the books until the user's code has returned
+            failure: Exception | None = None
             try:
                 key = self._key(receipt.event)
                 busy = key in self._busy
             except Exception as error:  # noqa: BLE001 the user's key function, or no hash
+                failure = error
+            if receipt not in items:
+                continue  # the user's code has published, and pushed it out
+            items.remove(receipt)
+            if failure is not None:
                 self._sub.inbox.relieve()
-                self._sub.give_up(receipt, DeadReason.RETRIES_EXHAUSTED, error)
+                self._sub.give_up(receipt, DeadReason.RETRIES_EXHAUSTED, failure)
                 continue
             if not busy:
                 if key is not None:
@@ -80,6 +88,33 @@ class Keys:
             self._free.append(key)
         else:
             self._busy.discard(key)
+
+    def busy_key(self, receipt: Receipt) -> Hashable:
+        """Return the busy key a queued delivery waits for, or None if it waits for none."""
+        try:
+            key = self.parked[receipt] if receipt in self.parked else self._key(receipt.event)
+            busy = key in self._busy
+        except Exception:  # noqa: BLE001 the user's key function: taking it will say so
+            return None
+        return key if busy else None
+
+    def ahead(self, place: Place[Receipt]) -> list[Hashable]:
+        """Return the busy keys of the deliveries before a place in the line, one for each."""
+        line = takewhile(lambda other: other is not place, self._sub.inbox.mailbox.line or ())
+        before = (*self.parked, *self._sub.inbox.items, *(other.item for other in line))
+        return [key for key in map(self.busy_key, before) if key is not None]
+
+    def held_up_by(self) -> set[Hashable]:
+        """Return the busy keys all queued deliveries wait for; empty if one could be taken now."""
+        if self.due or self._free:
+            return set()
+        keys = {self.busy_key(receipt) for receipt in (*self.parked, *self._sub.inbox.items)}
+        return set() if None in keys else keys
+
+    def clear(self) -> None:
+        """Forget every busy key, once nothing is left in hand, parked or retrying."""
+        self._busy.clear()
+        self._free.clear()
 
     @property
     def ready(self) -> bool:

@@ -19,16 +19,16 @@ from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.hand import in_hand
+from actorbus.hooks import Hooks
 from actorbus.receipt import hear
 from actorbus.restart import Backoff, Window, doubling
-from actorbus.staff import Host, Staff
+from actorbus.staff import Staff
 from actorbus.subscription import Subscription
 from actorbus.words import ActorState, DeadReason, Directive, GiveUp
 from actorbus.worker import GRACE
+from actorbus.workplace import Host
 
-HOOK = 5.0  # seconds a hook may take before the actor goes on without it
-PROBE = 60.0  # seconds until a suspended actor is first probed
-PROBE_CAP = 900.0
+PROBE, PROBE_CAP = 60.0, 900.0  # seconds until a suspended actor is first probed, and at most
 
 log = logging.getLogger("actorbus")
 
@@ -75,9 +75,12 @@ class Life(Staff):
         self._factory = factory
         self._first = first
         self._instance: Actor | None = None
+        self._unstarted: Actor | None = None  # the instance whose on_start has failed
         self._building = False
-        self._hook: asyncio.Task[None] | None = None
+        self._hooks = Hooks(self)
+        self._halting: asyncio.Task[None] | None = None
         self._acked_at_begin = 0
+        self._misjudged = False
         self._probes = 0
         self._probe: asyncio.TimerHandle | None = None
 
@@ -94,25 +97,30 @@ class Life(Staff):
         if state is not ActorState.RUNNING:
             self.sub.inbox.asleep = 0
             self.host.busy.add(self.sub)
-        self.host.announce(
-            f"$bus:actor:{state}", {"subscription": self.sub.name, "state": str(state)}
-        )
+            for worker in list(self.workers):
+                worker.release()  # it may finish what it has in hand, but takes nothing new
+        news = {"subscription": self.sub.name, "state": str(state)}
+        self.host.announce(f"$bus:actor:{state}", news)
 
     def open(self) -> None:
         """Let a function work: there is nothing to start."""
+        self._acked_at_begin = self.sub.ledger.acked
         self._run()
         if self.finishing:
             self.background(self.wind_up("unsubscribed", for_good=True))
 
     def _run(self) -> None:
-        self._acked_at_begin = self.sub.ledger.acked
         self.become(ActorState.RUNNING)
         self.staff_up()
 
     async def begin(self) -> None:
         """Build and start an instance, then let it work; a failure is a failure of the actor."""
+        if self._halting is not None:  # by another restart, which this one has overtaken
+            await asyncio.wait({self._halting})
         if self._building or not self._may_begin():
             return
+        if self.state is ActorState.STARTING:
+            self.become(ActorState.STARTING)
         if await self._build():
             if self._may_begin():
                 self._run()
@@ -124,16 +132,21 @@ class Life(Staff):
 
     async def _build(self) -> bool:
         """Make and start an instance; return whether it has started."""
+        self._acked_at_begin = self.sub.ledger.acked
         if self._factory is None:
             return True
         self._building = True
+        instance: Any = None
         try:
             instance, self._first = self._first or self._factory(), None
             if not isinstance(instance, Actor):
                 raise ConfigurationError("the factory must return an Actor")  # noqa: TRY301
             instance.bus, instance.name, instance.ref = self.host.face, self.sub.name, self.ref
-            await self._in_context(instance.on_start(), bound=None)
-        except Exception as error:  # noqa: BLE001 any failure to start is a failure of the actor
+            await self._hooks.run(instance.on_start(), bound=None)
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # noqa: BLE001 any failure to start is one of the actor
+            self._unstarted = instance if isinstance(instance, Actor) else None
             self._not_started(error)
             return False
         finally:
@@ -154,38 +167,7 @@ class Life(Staff):
     async def _take_leave(self, why: str) -> None:
         instance, self._instance = self._instance, None
         if instance is not None:
-            await self._quietly(instance.on_stop(why))
-
-    async def _in_context(self, hook: Coroutine[Any, Any, Any], bound: float | None) -> None:
-        """Run a hook in the actor's context, for a bounded time.
-
-        Raises:
-            Exception: Whatever the hook raises.
-            TimeoutError: It did not end; its task is abandoned.
-        """
-        task = asyncio.Task(
-            hook, loop=self.loop, context=self.context, name=f"actorbus:{self.sub.name}:hook"
-        )
-        self.host.keep(task, self.sub.name)
-        self._hook = task
-        try:
-            await asyncio.wait({task}, timeout=bound)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task}, timeout=GRACE)
-            raise
-        if not task.done():
-            task.cancel()
-            raise TimeoutError(f"a hook of {self.sub.name!r} did not end within {bound} s")
-        if task.cancelled():
-            raise RuntimeError(f"a hook of {self.sub.name!r} was cancelled")
-        task.result()
-
-    async def _quietly(self, hook: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await self._in_context(hook, HOOK)
-        except Exception as error:
-            log.warning("a hook of %r failed", self.sub.name, exc_info=error)
+            await self._hooks.quietly(instance.on_stop(why))
 
     # -- failure ----------------------------------------------------------------------------------
 
@@ -196,6 +178,8 @@ class Life(Staff):
         if self.probing:
             self.suspend()
             return False
+        if self.state is ActorState.RESTARTING:
+            return False  # another worker or a sibling has failed just before: one restart will do
         directive = self._directive(error, event)
         if directive is Directive.RESUME:
             return True
@@ -223,7 +207,9 @@ class Life(Staff):
         try:
             return Directive(chosen(error, event))
         except Exception as wrong:
-            log.warning("on_failure of %r failed", self.sub.name, exc_info=wrong)
+            if not self._misjudged:  # once: it may well fail on every event
+                self._misjudged = True
+                log.warning("on_failure of %r failed", self.sub.name, exc_info=wrong)
             return default
 
     def spend(self) -> bool:
@@ -241,20 +227,25 @@ class Life(Staff):
             case GiveUp.STOP:
                 self.stop_soon("gave up")
             case GiveUp.RAISE:
-                self.become(ActorState.RESTARTING)
+                self.suspend()  # so that its mail does not hold up the end
                 self.host.collapse(error)
             case _:
                 log.error("actor %r is suspended", self.sub.name, exc_info=error)
                 self.suspend()
 
     async def halt(self, error: BaseException | None, event: Event | None, why: str) -> None:
-        """End the present instance, keeping its mail.
+        """End the present instance, keeping its mail; one that is being ended is only waited for.
 
         Args:
             error: What it failed with; None if it is not the one that failed.
             event: The event it failed on, if any.
             why: For ``on_stop``.
         """
+        if self._halting is None or self._halting.done():
+            self._halting = self.background(self._halt(error, event, why))
+        await asyncio.wait({self._halting})
+
+    async def _halt(self, error: BaseException | None, event: Event | None, why: str) -> None:
         workers = [w for w in self.workers if w.task is not None]
         for worker in workers:
             worker.evict()
@@ -267,8 +258,9 @@ class Life(Staff):
                 if worker in self.workers and worker.task in tasks and not worker.task.done():
                     self.abandon(worker, None)
         self.workers = [w for w in self.workers if w.holds is not None]
-        if self._instance is not None and error is not None:
-            await self._quietly(self._instance.on_restart(error, event))
+        failed, self._unstarted = self._instance or self._unstarted, None
+        if failed is not None and error is not None:
+            await self._hooks.quietly(failed.on_restart(error, event))
         await self._take_leave(why)
 
     # -- suspension -------------------------------------------------------------------------------
@@ -281,20 +273,22 @@ class Life(Staff):
             self.discard(DeadReason.SUSPENDED)
         self.host.quiet()
         self.background(self.halt(None, None, "suspended"))
-        self._probe = self.loop.call_later(doubling(self._probes, PROBE, PROBE_CAP), self._try_one)
+        wait = doubling(self._probes, PROBE, PROBE_CAP)
+        self._probe = self.loop.call_later(wait, lambda: self.background(self._begin_probe()))
         self._probes += 1
-
-    def _try_one(self) -> None:
-        self.background(self._begin_probe())
 
     async def _begin_probe(self) -> None:
         if self.state is not ActorState.SUSPENDED or self.probing:
             return
-        if await self._build() and self.state is ActorState.SUSPENDED:
+        if not await self._build():
+            return
+        if self.sub.suspended:
             self.probing = True
             self.sub.inbox.asleep = 1
             if self.ready:
                 self.rouse()
+        else:  # it was stopped meanwhile
+            await self._take_leave("stopped")
 
     def probed(self) -> None:
         """Resume: the probe of a suspended actor was acked."""
@@ -308,7 +302,7 @@ class Life(Staff):
     def background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a step of the actor's life in a task of its own."""
         task = asyncio.Task(coroutine, loop=self.loop, name=f"actorbus:{self.sub.name}:life")
-        self.host.keep(task, self.sub.name)
+        self.host.keep(task, self.sub.name, step=True)
         task.add_done_callback(self._life_went_on)
         return task
 
@@ -319,13 +313,10 @@ class Life(Staff):
     def finish(self) -> None:
         """Handle what is there, then end."""
         self.finishing = True
-        idle = not self.sub.terms().pending
-        if idle and not (self.host.running and self.has_hooks):
-            for worker in list(self.workers):
-                worker.evict()
-            self.become_stopped()
-        elif self.host.running:
+        if self.host.running:  # not at once: a publish under way may still offer something
             self.background(self.wind_up("unsubscribed", for_good=True))
+        elif not self.sub.terms().pending:
+            self.become_stopped()
 
     async def wind_up(self, why: str, *, for_good: bool = False) -> None:
         """Handle what is there, then stop."""
@@ -347,6 +338,9 @@ class Life(Staff):
             self.finishing = True
         if self.state in (ActorState.STOPPING, ActorState.STOPPED):
             return
+        if self.state is ActorState.STARTING and not self.host.running:  # it has never begun
+            self.become_stopped(for_good=for_good)
+            return
         self.become(ActorState.STOPPING)
         self.cancel_timers()
         self.discard(reason)
@@ -367,10 +361,9 @@ class Life(Staff):
             await self.sub.ended()
 
     async def _stopped(self, why: str, *, for_good: bool) -> None:
-        while any(worker.holds is not None for worker in self.workers):
+        while self.workers:
             await hear(self.bells)
-        if self._hook is not None:
-            self._hook.cancel()
+        self._hooks.cancel()
         await self._take_leave(why)
         self.become_stopped(for_good=for_good)
 
@@ -400,7 +393,7 @@ class Life(Staff):
         """Forget the loop that was closed under us; everything open is dead."""
         self.cancel_timers()
         self.lose(DeadReason.LOOP_CLOSED)
-        self._instance = None
+        self._instance = self._halting = None
         self._building = False
         self.state = ActorState.STARTING
         if self.finishing:

@@ -35,8 +35,9 @@ class Lifecycle:
         Raises:
             BusNotRunningError: It runs on another loop.
         """
-        if self._closing is not None:
-            await asyncio.wait({self._closing})
+        closing = self._closing
+        if closing is not None and not (closing.done() or closing.get_loop().is_closed()):
+            await asyncio.wait({closing})
         engine = self._engine
         engine.settle_lost_loop()
         loop = asyncio.get_running_loop()
@@ -46,6 +47,7 @@ class Lifecycle:
         else:
             self._closing = self._collapsed = None
             engine.start(loop)
+        anyio.CancelScope()  # loads anyio's backend now rather than in the first settle or drain
         await engine.started()
 
     async def __aenter__(self) -> Self:
@@ -145,15 +147,16 @@ class Lifecycle:
         spared = {
             asyncio.current_task(), *(task for task, name in engine.tasks.items() if name == own),
         }  # fmt: skip
-        self._engine.registry.end_taps()
         await closing.end_tasks(lambda: list(engine.tasks), [task for task in spared if task])
         engine.threads.close()
         return report
 
     def _close_soon(self, timeout: float | None) -> asyncio.Task[DrainReport]:
-        if self._closing is None:
-            hand = in_hand.get()
+        if self._closing is None or (self._closing.done() and self._engine.running):
+            hand = in_hand.get()  # a drain that is over though the bus runs died with its loop
             own = hand if hand is not None and hand.is_here() else None
+            if self._engine.running:
+                self._engine.refuse_new()  # from this call on, not from the task's first step
             self._closing = asyncio.Task(
                 self._drain(timeout, own), loop=asyncio.get_running_loop(),
                 name=f"actorbus:{self._engine.name}:drain",

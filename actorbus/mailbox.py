@@ -145,16 +145,22 @@ class Mailbox(Generic[T]):
         if self._shut or not self.full():
             return self.put_nowait(item)
         moved = asyncio.get_running_loop().create_future()
-        place = Place(item, lambda _: None if moved.done() else moved.set_result(None))
+
+        def admitted(place: Place[T]) -> None:
+            if place.deadline is None:  # else shut down: it leaves the line without moving in
+                self._entered()
+            if not moved.done():
+                moved.set_result(None)
+
+        place = Place(item, admitted)
         self.stand(place)
         try:
             await moved
         except BaseException:
             self._take_back(place)
             raise
-        if place.deadline is not None:  # marked by shutdown: it left the line without moving in
+        if place.deadline is not None:
             _raise_shut_down()
-        self._entered()
         return None
 
     def put_nowait(self, item: T) -> None:
@@ -278,8 +284,8 @@ class Mailbox(Generic[T]):
             if self.items[index] is place.item:
                 del self.items[index]
                 self.advance()
+                self.task_done()
                 return
-        self._entered()  # a consumer already has it
 
 
 def _raise_shut_down() -> None:

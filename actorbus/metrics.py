@@ -36,7 +36,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from actorbus.ledger import BUCKETS, ActorReading, BusReading, Histogram, Ledger
+from actorbus.ledger import BUCKETS, ActorReading, BusReading, Histogram, Ledger, Terms
 from actorbus.words import DeadReason
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ def _header(scope: _Scope, name: bytes) -> str:
 
 
 def _registry_of(bus: Readable) -> CollectorRegistry:
-    # The flag lets ?name[]= find a collector that does not describe itself.
-    registry = CollectorRegistry(support_collectors_without_names=True)
+    registry = CollectorRegistry()
     register(bus, registry)
     return registry
 
@@ -201,8 +200,8 @@ class _Collector:
         self._buses = (*(known for known in self._buses if known is not bus), bus)
 
     def describe(self) -> Iterable[Metric]:
-        """Describe nothing: otherwise registering would collect."""
-        return []
+        """Name the families without reading a bus: otherwise registering would collect."""
+        return [_metric(name, kind, text) for name, kind, text, _ in _FAMILIES]
 
     def collect(self) -> Iterator[Metric]:
         """Read every bus, then yield each family once."""
@@ -217,45 +216,44 @@ class _Scrape:
     """What all buses read at one scrape, with everything that shares a label summed."""
 
     def __init__(self, readings: Iterable[BusReading]) -> None:
-        self.buses: dict[str, BusReading] = {}
-        self.rows: dict[tuple[str, str], tuple[_Labels, ActorReading]] = {}
+        buses: dict[str, list[BusReading]] = {}
+        actors: dict[tuple[str, str], list[ActorReading]] = {}
         for reading in readings:
             bus = _clean(reading.bus)
-            known = self.buses.get(bus)
-            self.buses[bus] = reading if known is None else _sum_buses(known, reading)
+            buses.setdefault(bus, []).append(reading)
             for actor in reading.actors:
-                self._add(bus, _clean(actor.label), actor)
-
-    def _add(self, bus: str, label: str, actor: ActorReading) -> None:
-        known = self.rows.get((bus, label))
-        summed = actor if known is None else _sum_actors(known[1], actor)
-        self.rows[bus, label] = ({"bus": bus, "subscription": label}, summed)
-
-
-def _sum_buses(one: BusReading, other: BusReading) -> BusReading:
-    lag = Histogram()
-    for part in (one.loop_lag, other.loop_lag):
-        if part is not None:
-            lag.merge(part)
-    topics = {**one.published, **other.published}
-    return BusReading(
-        one.bus,
-        {t: one.published.get(t, 0) + other.published.get(t, 0) for t in topics},
-        one.unrouted + other.unrouted,
-        one.blocked_seconds + other.blocked_seconds,
-        one.dead_letters_held + other.dead_letters_held,
-        lag,
-    )
+                actors.setdefault((bus, _clean(actor.label)), []).append(actor)
+        self.buses = {name: _sum_buses(parts) for name, parts in buses.items()}
+        self.rows = [
+            ({"bus": bus, "subscription": label}, _sum_actors(parts))
+            for (bus, label), parts in actors.items()
+        ]
 
 
-def _sum_actors(one: ActorReading, other: ActorReading) -> ActorReading:
-    ledger = Ledger()
-    ledger.merge(one.ledger)
-    ledger.merge(other.ledger)
-    actors = [reading for reading in (one, other) if reading.up is not None]
-    up = all(reading.up for reading in actors) if actors else None
-    capacity = sum(reading.capacity for reading in actors)
-    return ActorReading(one.label, ledger, one.terms + other.terms, up, capacity)
+def _sum_buses(parts: list[BusReading]) -> BusReading:
+    total = BusReading(parts[0].bus, loop_lag=Histogram())
+    for part in parts:
+        for topic, count in part.published.items():
+            total.published[topic] = total.published.get(topic, 0) + count
+        total.unrouted += part.unrouted
+        total.blocked_seconds += part.blocked_seconds
+        total.dead_letters_held += part.dead_letters_held
+        if total.loop_lag is not None and part.loop_lag is not None:
+            total.loop_lag.merge(part.loop_lag)
+    return total
+
+
+def _sum_actors(parts: list[ActorReading]) -> ActorReading:
+    if len(parts) == 1:
+        return parts[0]
+    total = ActorReading(parts[0].label, Ledger(), Terms())
+    for part in parts:
+        total.ledger.merge(part.ledger)
+        total.terms += part.terms
+        if part.up is not None:
+            total.up = part.up if total.up is None else total.up and part.up
+            total.capacity += part.capacity
+    return total
 
 
 def _clean(text: str) -> str:
@@ -291,29 +289,27 @@ def _of_bus(field: str) -> _Walk:
 
 
 def _of_ledger(field: str) -> _Walk:
-    return lambda scrape: ((n, getattr(r.ledger, field)) for n, r in scrape.rows.values())
+    return lambda scrape: ((n, getattr(r.ledger, field)) for n, r in scrape.rows)
 
 
 def _of_actor(field: str) -> _Walk:
-    return lambda scrape: (
-        (n, getattr(r, field)) for n, r in scrape.rows.values() if r.up is not None
-    )
+    return lambda scrape: ((n, getattr(r, field)) for n, r in scrape.rows if r.up is not None)
 
 
 def _dead(scrape: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
-    for labels, reading in scrape.rows.values():
+    for labels, reading in scrape.rows:
         for reason, text in _REASONS:
             yield {**labels, "reason": text}, reading.ledger.dead.get(reason, 0)
 
 
 def _pending(scrape: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
-    for labels, reading in scrape.rows.values():
+    for labels, reading in scrape.rows:
         for state in _STATES:
             yield {**labels, "state": state}, getattr(reading.terms, state)
 
 
 def _attempts(scrape: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
-    for labels, reading in scrape.rows.values():
+    for labels, reading in scrape.rows:
         for outcome, field in _OUTCOMES.items():
             yield {**labels, "outcome": outcome}, getattr(reading.ledger, field)
 
@@ -345,11 +341,15 @@ def _families(readings: Iterable[BusReading]) -> Iterator[Metric]:
     """Yield every family once; their samples are made when they are walked."""
     scrape = _Scrape(readings)
     for name, kind, text, walk in _FAMILIES:
-        unit = "seconds" if name.endswith("_seconds") else ""
-        metric = Metric(f"actorbus_{name}", text, kind, unit)
+        metric = _metric(name, kind, text)
         make = partial(_histograms if kind == "histogram" else _numbers, metric, walk, scrape)
         metric.samples = _Samples(make)  # type: ignore[assignment]  # declared as a list
         yield metric
+
+
+def _metric(name: str, kind: str, text: str) -> Metric:
+    unit = "seconds" if name.endswith("_seconds") else ""
+    return Metric(f"actorbus_{name}", text, kind, unit)
 
 
 def _numbers(metric: Metric, walk: _Walk, scrape: _Scrape) -> Iterator[Sample]:

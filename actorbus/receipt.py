@@ -8,7 +8,6 @@ still stands somewhere, acked otherwise. Only a receipt somebody watches is told
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from actorbus.errors import BusNotRunningError
 from actorbus.event import Event
 from actorbus.hand import Hand, in_hand
+from actorbus.outside import blocking, elsewhere, is_outside
 from actorbus.words import Outcome
 
 if TYPE_CHECKING:
@@ -238,7 +237,11 @@ class Receipt(msgspec.Struct, eq=False):
         Both only after every other delivery is admitted or given up. Cancelling takes nothing back.
         """
         if self.places or self.refusal is not None or not self.route.routed:
-            yield from self._admission(_own_hand()).__await__()
+            waiting = self._admission(_own_hand())
+            exchange = self.route.exchange
+            if is_outside(exchange.loop):
+                waiting = elsewhere(waiting, exchange.loop, exchange.name)
+            yield from waiting.__await__()
         return self
 
     def wait(self, timeout: float | None = None) -> Receipt:
@@ -255,17 +258,8 @@ class Receipt(msgspec.Struct, eq=False):
             TimeoutError: Not admitted in time; the deliveries stay in their lines.
             BusNotRunningError: The bus's loop runs no more.
         """
-        loop = self.route.exchange.loop
-        if loop is None or not loop.is_running():
-            raise BusNotRunningError(self.route.exchange.name)
-        if getattr(loop, "_thread_id", None) == threading.get_ident():
-            raise RuntimeError("receipt.wait() would block the event loop: use `await receipt`")
-        future = asyncio.run_coroutine_threadsafe(self._admission(_own_hand()), loop)
-        try:
-            future.result(timeout)
-        except TimeoutError:
-            future.cancel()
-            raise
+        exchange = self.route.exchange
+        blocking(self._admission(_own_hand()), exchange.loop, exchange.name, timeout)
         return self
 
     async def settled(self, timeout: float | None = None) -> Settlement:
@@ -283,6 +277,9 @@ class Receipt(msgspec.Struct, eq=False):
 
         Cancelling takes nothing back.
         """
+        exchange = self.route.exchange
+        if is_outside(exchange.loop):
+            return await elsewhere(self.settled(timeout), exchange.loop, exchange.name)
         async with asyncio.timeout(timeout):
             while not self.route.routed:
                 await self._heard()
@@ -311,8 +308,9 @@ class Receipt(msgspec.Struct, eq=False):
         """Wait for a watch, refusing to where the wait could never end."""
         hand = _own_hand()
         if hand is not None:
+            refusal = self.refusal
             self.route.exchange.guard(hand, self, watch)
-            if self.refusal is not None:
+            if self.refusal is not None and self.refusal is not refusal:
                 raise self.refusal()
             hand.blocked = watch
         self._count_awaiting(1)

@@ -13,17 +13,18 @@ from typing import Any, Protocol, cast
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
-from actorbus.handler import describe, inspect_handler, same_handler
+from actorbus.handler import Signature, describe, inspect_handler, same_handler
 from actorbus.ledger import ActorReading, Audit, Ledger, Terms
 from actorbus.life import Life
 from actorbus.options import SubscribeOptions, check_options
 from actorbus.receipt import Exchange, Receipt, Route
 from actorbus.routing import Routes
-from actorbus.staff import Host
 from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import Tap, parse_patterns
+from actorbus.topic import Pattern
 from actorbus.words import ActorState, DeadReason
+from actorbus.workplace import Host
 
 ENDED = "_ended"
 STREAMS = "_streams"
@@ -33,6 +34,9 @@ LABELS = 1000  # subscriptions exported under their own name
 
 class Owner(Host, Bus, Exchange, Protocol):
     """What a registry needs of the engine."""
+
+    def catch_up(self) -> bool:
+        """Route what other threads have published so far."""
 
     def begin(self, life: Life) -> None:
         """Start an actor."""
@@ -66,13 +70,17 @@ class Registry:
 
     # -- making -----------------------------------------------------------------------------------
 
+    def check(self, patterns: Any, options: SubscribeOptions) -> tuple[str, ...]:
+        """Refuse what makes no sense whatever the handler will be; return the patterns."""
+        signature = Signature(is_async=not options.get("inline"), wants_event=False, convert=None)
+        check_options(options, signature)
+        return tuple(pattern.text for pattern in _one_or_more(patterns))
+
     def add_subscription(
         self, patterns: Any, handler: Any, parent: Supervisor, options: SubscribeOptions
     ) -> Subscription:
         """Register a handler; live when the call returns."""
-        parsed = parse_patterns(patterns)
-        if not parsed:
-            raise ConfigurationError("a subscription needs at least one pattern")
+        parsed = _one_or_more(patterns)
         if isinstance(handler, type) and issubclass(handler, Actor):
             raise ConfigurationError(f"{handler.__qualname__} is an Actor: use spawn()")
         signature = inspect_handler(handler)
@@ -85,7 +93,11 @@ class Registry:
         return sub
 
     def add_actor(
-        self, factory: Callable[[], Actor], parent: Supervisor, options: SubscribeOptions
+        self,
+        factory: Callable[[], Actor],
+        patterns: Any,
+        parent: Supervisor,
+        options: SubscribeOptions,
     ) -> ActorRef:
         """Register an actor; live when the call returns."""
         if not callable(factory):
@@ -97,7 +109,7 @@ class Registry:
             raise ConfigurationError(
                 f"the factory must return an Actor, not {type(first).__name__}"
             )
-        parsed = parse_patterns(first.patterns)
+        parsed = parse_patterns(first.patterns if patterns is None else patterns)
         signature = inspect_handler(first.receive)
         if not signature.is_async:
             raise ConfigurationError(f"{type(first).__qualname__}.receive must be `async def`")
@@ -128,6 +140,7 @@ class Registry:
 
     def add_tap(self, tap: Tap, replay: int) -> None:
         """Route to a tap from now on, beginning with so many events of the history."""
+        self._owner.catch_up()
         tap.order = next(self._numbers)
         self.taps[tap] = None
         if replay:
@@ -137,6 +150,7 @@ class Registry:
         self.routes.add(tap)
 
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
+        self._owner.catch_up()
         sub.life = life
         self.live[sub.name] = sub
         if len(self._labels) < LABELS:
@@ -166,7 +180,8 @@ class Registry:
         """Replay history to those who subscribed before the bus ran."""
         held_back, self._held_back = self._held_back, []
         for sub in held_back:
-            self._replay(sub)
+            if self.live.get(sub.name) is sub:
+                self._replay(sub)
 
     def _replay(self, sub: Subscription) -> None:
         count = sub.options.replay
@@ -230,6 +245,7 @@ class Registry:
         """Route nothing more to a subscription; return False if it had ended before."""
         if self.live.get(sub.name) is not sub:
             return False
+        self._owner.catch_up()
         del self.live[sub.name]
         self._ending[sub] = None
         self.routes.remove(sub)
@@ -321,6 +337,13 @@ class _Reach:
 
 
 _DOWN = (ActorState.SUSPENDED, ActorState.STOPPING, ActorState.STOPPED)
+
+
+def _one_or_more(patterns: Any) -> tuple[Pattern, ...]:
+    parsed = parse_patterns(patterns)
+    if not parsed:
+        raise ConfigurationError("a subscription needs at least one pattern")
+    return parsed
 
 
 def _class_options(instance: Actor) -> Mapping[str, Any]:

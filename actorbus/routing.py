@@ -31,18 +31,21 @@ class Group:
         name: The group's name.
     """
 
-    __slots__ = ("_turn", "name")
+    __slots__ = ("_last", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._turn = 0
+        self._last = 0  # order of the member chosen last
 
     def choose(self, members: tuple[Subscription, ...]) -> Subscription:
         """Return the member with most room, ties in turn; suspended ones only if all are."""
         able = [member for member in members if not member.suspended] or list(members)
-        self._turn += 1
-        start = self._turn % len(able)
-        return max(able[start:] + able[:start], key=_room)
+        rooms = [_room(member) for member in able]
+        most = max(rooms)
+        best = [member for member, room in zip(able, rooms, strict=True) if room == most]
+        chosen = next((member for member in best if member.order > self._last), best[0])
+        self._last = chosen.order
+        return chosen
 
 
 def _room(member: Subscription) -> float:

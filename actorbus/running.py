@@ -78,8 +78,10 @@ class _Signals:
                 signal.signal(number, lambda n, _: loop.call_soon_threadsafe(self._receive, n))
 
     def ends(self, task: asyncio.Future[Any] | None) -> None:
-        """Say which task the first signal ends."""
+        """Say which task the first signal ends, though it may have come before."""
         self._task = task
+        if self.received and task is not None:
+            task.cancel()
 
     def _receive(self, number: int) -> None:
         self.received += 1

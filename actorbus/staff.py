@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any
 
 from actorbus.delivery import Delivery, Nap
 from actorbus.event import Event
@@ -26,47 +26,12 @@ from actorbus.keyed import KeyedThreadWorker, KeyedWorker, Keys
 from actorbus.receipt import Receipt, ring
 from actorbus.subscription import Subscription
 from actorbus.threaded import ThreadWorker, call_plain
+from actorbus.threads import Job
 from actorbus.words import ActorState, DeadReason, Overflow
 from actorbus.worker import POISON, Worker
+from actorbus.workplace import Host
 
 log = logging.getLogger("actorbus")
-
-
-class Host(Protocol):
-    """What the staff and the life of an actor need to know of their bus."""
-
-    name: str
-    histograms: bool
-    longest_nap: float
-    busy: set[Subscription]
-    copies: bool
-    draining: bool
-    face: Any
-
-    @property
-    def running(self) -> bool:
-        """Whether actors may work."""
-
-    def keep(self, task: asyncio.Task[Any], owner: str) -> None:
-        """Hold a task strongly until it ends."""
-
-    def lend(self, job: Callable[[], None], owner: str) -> None:
-        """Run a job in a thread."""
-
-    def quiet(self) -> None:
-        """Look whether somebody waits for the bus to be idle."""
-
-    def announce(self, topic: str, data: object) -> None:
-        """Publish an event of the bus's own."""
-
-    def retire(self, subscription: Subscription) -> bool:
-        """Route nothing more to a subscription."""
-
-    def forget(self, subscription: Subscription) -> None:
-        """Close the books of a subscription that has ended."""
-
-    def collapse(self, error: BaseException) -> None:
-        """Close the bus because an actor gave up for all of it."""
 
 
 class Staff:
@@ -110,6 +75,7 @@ class Staff:
         self._hire_as: type[Worker] = _WORKERS[self.keys is not None, threaded]
         self._sleepers: list[Worker] = []
         self._rehire: asyncio.TimerHandle | None = None
+        self._missing = 0  # workers whose task somebody else has cancelled
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -137,12 +103,17 @@ class Staff:
 
     # -- counting ---------------------------------------------------------------------------------
 
-    def pending(self) -> tuple[int, int, int]:
-        """Return how many deliveries are parked for a key, running, and retrying."""
-        running = retrying = 0
+    def progress(self) -> None:
+        """Bring the books up to what threads have done."""
         for worker in self.workers:
             if isinstance(worker, ThreadWorker):
                 worker.progress()
+
+    def pending(self) -> tuple[int, int, int]:
+        """Return how many deliveries are parked for a key, running, and retrying."""
+        self.progress()
+        running = retrying = 0
+        for worker in self.workers:
             running += worker.running
             retrying += worker.retrying
         parked = 0
@@ -165,6 +136,11 @@ class Staff:
     def holder(self, receipt: Receipt) -> Worker | None:
         """Return the worker that has a delivery in hand, or None."""
         return next((worker for worker in self.workers if worker.holds is receipt), None)
+
+    def keyholder(self, key: Any) -> Worker | None:
+        """Return the worker whose delivery holds a key, or None."""
+        held = (w for w in self.workers if w.delivery is not None and w.delivery.key == key)
+        return next(held, None)
 
     def withdraw(self, receipt: Receipt) -> bool:
         """Take out a delivery that waits to be run again; return whether it stood there."""
@@ -234,7 +210,10 @@ class Staff:
         if receipt is not None:
             self._lost(worker, receipt)
         elif not worker.evicted and self.state is ActorState.RUNNING:
-            self._work_again()
+            if worker.task is not None and worker.task.cancelled():
+                self._rehire_soon()
+            else:
+                self._work_again()
         self.ring()
         self.host.quiet()
 
@@ -250,7 +229,17 @@ class Staff:
         delivery = worker.delivery or Delivery(receipt)
         worker.abandon()
         self.interrupted(delivery)
-        self._rehire = self.loop.call_later(0.1, self._work_again)
+        self._rehire_soon()
+
+    def _rehire_soon(self) -> None:
+        self._missing += 1
+        if self._missing == 1:
+            self._rehire = self.loop.call_later(0.1, self._make_up)
+
+    def _make_up(self) -> None:
+        missing, self._missing = self._missing, 0
+        for _ in range(missing):
+            self._work_again()
 
     def _work_again(self) -> None:
         if self.state is not ActorState.RUNNING:
@@ -265,6 +254,7 @@ class Staff:
         """Let as many workers begin as there is mail for."""
         inbox = self.sub.inbox
         inbox.asleep = self.sub.options.concurrency - len(self.workers)
+        self._missing = 0
         for _ in range(min(self.ready, inbox.asleep)):
             self.rouse()
         self.settle_down()
@@ -277,11 +267,17 @@ class Staff:
 
     # -- handing back -----------------------------------------------------------------------------
 
-    def interrupted(self, delivery: Delivery) -> None:
-        """Keep a delivery that was cut short, to be run first; unless it may not run again."""
+    def interrupted(self, delivery: Delivery, *, between: bool = False) -> None:
+        """Keep a delivery that was cut short, to be run first; unless it may not run again.
+
+        Args:
+            delivery: The delivery.
+            between: Whether it waited between two attempts, so that none was cut short.
+        """
         sub = self.sub
-        delivery.interruptions += 1
-        delivery.attempts = max(0, delivery.attempts - 1)
+        if not between:
+            delivery.interruptions += 1
+            delivery.attempts = max(0, delivery.attempts - 1)
         reason = None
         if sub.options.once:
             reason = DeadReason.INTERRUPTED
@@ -292,7 +288,8 @@ class Staff:
         if reason is None:
             self.resume.append(delivery)
             return
-        sub.give_up(delivery.receipt, reason, None, delivery.attempts, delivery.first_failed_at)
+        begun = delivery.attempts + delivery.interruptions
+        sub.give_up(delivery.receipt, reason, None, begun, delivery.first_failed_at)
         if self.keys is not None:
             self.keys.release(delivery.key)
 
@@ -355,6 +352,8 @@ class Staff:
             self.workers.remove(worker)
             if receipt is not None:
                 self.sub.give_up(receipt, reason, None, attempts)
+        if self.keys is not None:
+            self.keys.clear()
         self._sleepers.clear()
         self.ring()
 
@@ -366,10 +365,12 @@ class Staff:
             if worker.holds is not None:
                 self.sub.give_up(worker.holds, reason, None, worker.attempts)
             worker.receipt = None
+        if self.keys is not None:
+            self.keys.clear()
         self._sleepers.clear()
         self.naps.clear()
 
-    def lend(self, job: Callable[[], None]) -> None:
+    def lend(self, job: Job) -> None:
         """Run a job in a thread of the bus."""
         self.host.lend(job, self.sub.name)
 

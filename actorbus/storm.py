@@ -3,16 +3,19 @@
 Writing one traceback takes longer than handling a hundred events, so a subscription that fails on
 every event would otherwise be slowed by its own log. The first three of a kind are logged in full;
 after that one line at the 10th, 100th, 1,000th and so on says how many there were. A minute of
-silence starts the count anew.
+silence starts the count anew. When too many kinds fail at once to be told apart, those beyond the
+first 1,000 share one count.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 
 FULL = 3
 QUIET = 60.0  # seconds without one after which counting starts over
-KINDS = 1000  # kinds counted at once; more are logged as they come
+KINDS = 1000  # kinds counted at once; those beyond share a count
+OTHER = "others"
 
 log = logging.getLogger("actorbus")
 
@@ -23,7 +26,7 @@ class StormLog:
     __slots__ = ("_kinds",)
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, str, str], tuple[int, float]] = {}
+        self._kinds: OrderedDict[tuple[str, str, str], tuple[int, float]] = OrderedDict()
 
     def failure(
         self, subscription: str, reason: str, error: BaseException | None, event: object, now: float
@@ -39,11 +42,11 @@ class StormLog:
         """
         if not log.isEnabledFor(logging.WARNING):
             return
-        kind = (subscription, reason, type(error).__name__)
+        kind = self._counted_as((subscription, reason, type(error).__name__), now)
         count, last = self._kinds.get(kind, (0, now))
         count = 1 if now - last > QUIET else count + 1
-        if count > 1 or len(self._kinds) < KINDS:
-            self._kinds[kind] = (count, now)
+        self._kinds[kind] = (count, now)
+        self._kinds.move_to_end(kind)
         if count <= FULL:
             log.warning(
                 "%r gave up %r: %s", subscription, event, reason,
@@ -52,9 +55,20 @@ class StormLog:
             )  # fmt: skip
         elif _is_power_of_ten(count):
             log.warning(
-                "%r gave up %d deliveries: %s (%s)", subscription, count, reason, kind[2],
+                "%r gave up %d deliveries: %s%s", kind[0], count, reason,
+                "" if error is None else f" ({kind[2]})",
                 extra={"subscription": subscription, "reason": reason, "count": count},
             )  # fmt: skip
+
+    def _counted_as(self, kind: tuple[str, str, str], now: float) -> tuple[str, str, str]:
+        """Return the kind itself while there is room for it, else the one that others share."""
+        if kind in self._kinds or len(self._kinds) < KINDS:
+            return kind
+        quietest = next(iter(self._kinds))
+        if now - self._kinds[quietest][1] <= QUIET:
+            return (OTHER, kind[1], OTHER)
+        del self._kinds[quietest]
+        return kind
 
 
 def _is_power_of_ten(count: int) -> bool:

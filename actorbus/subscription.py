@@ -42,6 +42,9 @@ class Life(Protocol):
     def rouse(self) -> None:
         """Set a worker to work."""
 
+    def progress(self) -> None:
+        """Bring the books up to what threads have done."""
+
     def in_hand(self, receipt: Receipt) -> bool:
         """Return whether a worker holds the delivery, or it waits to be run again."""
 
@@ -136,6 +139,10 @@ class Subscription:
         loop = self.bus.loop
         assert loop is not None  # noqa: S101 deliveries exist only on a bus that has run
         return loop
+
+    def progress(self) -> None:
+        """Bring the books up to what threads have done."""
+        self.life.progress()
 
     def _rouse(self) -> None:
         self.life.rouse()

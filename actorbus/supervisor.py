@@ -15,6 +15,7 @@ actor's budget is its own, not shared with its siblings, and that restarts back 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar, Unpack, overload
@@ -24,6 +25,7 @@ from actorbus.actor import Actor, ActorRef
 from actorbus.delivery import nap
 from actorbus.errors import ConfigurationError
 from actorbus.event import Event
+from actorbus.hooks import HOOK
 from actorbus.life import Life
 from actorbus.options import SubscribeOptions, optional_seconds, whole
 from actorbus.restart import Window
@@ -37,13 +39,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry(Protocol):
     """What a supervisor needs of its bus."""
 
+    def check(self, patterns: Any, options: SubscribeOptions) -> tuple[str, ...]:
+        """Refuse what makes no sense whatever the handler will be; return the patterns."""
+
     def add_subscription(
         self, patterns: Any, handler: Any, parent: Supervisor, options: SubscribeOptions
     ) -> Subscription:
         """Register a handler."""
 
     def add_actor(
-        self, factory: Callable[[], Actor], parent: Supervisor, options: SubscribeOptions
+        self,
+        factory: Callable[[], Actor],
+        patterns: Any,
+        parent: Supervisor,
+        options: SubscribeOptions,
     ) -> ActorRef:
         """Register an actor."""
 
@@ -112,15 +121,23 @@ class Supervisor:
         if handler is not None:
             return self._bus.add_subscription(patterns, handler, self, options)
 
+        checked = self._bus.check(patterns, options)
+
         def decorate(function: F) -> F:
-            self._bus.add_subscription(patterns, function, self, options)
+            self._bus.add_subscription(checked, function, self, options)
             return function
 
         return decorate
 
-    def spawn(self, factory: Callable[[], Actor], **options: Unpack[SubscribeOptions]) -> ActorRef:
+    def spawn(
+        self,
+        factory: Callable[[], Actor],
+        *,
+        patterns: str | Iterable[str] | None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> ActorRef:
         """Spawn an actor under this supervisor, as ``bus.spawn`` does."""
-        return self._bus.add_actor(factory, self, options)
+        return self._bus.add_actor(factory, patterns, self, options)
 
     def supervisor(
         self,
@@ -206,4 +223,4 @@ class Supervisor:
         for each in scope:
             if each.state is ActorState.RESTARTING:
                 each.sub.ledger.restarts += 1
-                await each.begin()
+                await asyncio.wait({each.background(each.begin())}, timeout=HOOK)

@@ -208,7 +208,7 @@ class Waiting(Tap):
     def end(self) -> None:
         """Tell the waiter that nothing more will come."""
         super().end()
-        if not self.found.done():
+        if not self.found.done() and not self.found.get_loop().is_closed():
             self.found.set_exception(BusClosedError(self._bus))
 
 

@@ -48,7 +48,7 @@ class Hop:
         started: How many have been.
         replies: What the finished ones returned, and the seconds each took.
         failure: What the last started one raised, or None.
-        report: Whether the thread tells the loop when the present one ends.
+        report: Whether the thread tells the loop when next it starts or ends one.
     """
 
     __slots__ = (
@@ -80,8 +80,8 @@ class Hop:
             over = self.started == len(self.replies) or self.failure is not None or self._over
         return not over
 
-    def run(self) -> None:
-        """Handle the receipts; called in the thread."""
+    def run(self) -> Callable[[], None]:
+        """Handle the receipts, in the thread; return what tells the loop of the end."""
         worker = self._worker
         handler, clock = worker.life.sub.handler, self._loop.time
         for index, receipt in enumerate(self.receipts):
@@ -89,6 +89,9 @@ class Hop:
                 if index >= self.limit:
                     break
                 self.started = index + 1
+                report, self.report = self.report, False
+            if report:
+                self._tell(worker.reported)
             worker.thread = threading.get_ident()
             worker.receipt = receipt
             context = Context() if receipt.context is None else receipt.context.copy()
@@ -104,7 +107,7 @@ class Hop:
             if report:
                 self._tell(worker.reported)
         self._over = True
-        self._tell(self._finish)
+        return self._end
 
     def _call(self, handler: Any, receipt: Receipt) -> Any:
         in_hand.set(self._worker)
@@ -116,6 +119,9 @@ class Hop:
         except RuntimeError:
             if not self._loop.is_closed():
                 raise  # a closed loop has settled its deliveries without us; anything else is new
+
+    def _end(self) -> None:
+        self._tell(self._finish)
 
     def _finish(self) -> None:
         if not self.done.done():
@@ -195,7 +201,7 @@ class ThreadWorker(Worker):
     async def _run(self, hop: Hop, *, lent: bool) -> None:
         self.hop, self._lent, self._taken, self._settled_here = hop, lent, 0, 0
         self.life.lend(hop.run)
-        if lent and len(hop.receipts) > 1:
+        if lent:
             self._tick_again()
         try:
             while not hop.done.done():
@@ -246,10 +252,9 @@ class ThreadWorker(Worker):
         if self._settled_here > before:
             self._tick_again()
             return
-        with hop.lock:  # slow: the thread tells us when the present one ends, and we look again
+        with hop.lock:  # slow: the thread tells us when something happens, and we look again
             hop.report = True
-        if len(hop.replies) > self._settled_here:
-            self.progress()
+        self.progress()
 
     def _tick_again(self) -> None:
         self._ticker = self.life.loop.call_later(TICK, self._tick)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 IDLE = 10.0  # seconds after which an idle thread ends
 
+Job = Callable[[], Callable[[], None] | None]
+
 
 class Threads:
     """A bounded pool of daemon threads.
@@ -27,10 +29,11 @@ class Threads:
     def __init__(self, limit: int, name: str) -> None:
         self.limit = limit
         self._name = name
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Job] = deque()
         self._state = threading.Condition()
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        self._working: set[threading.Thread] = set()
+        self._telling = 0  # of the idle ones
         self._made = 0
         self._closing = False
 
@@ -38,13 +41,14 @@ class Threads:
     def busy(self) -> int:
         """Jobs that run now or wait for a thread."""
         with self._state:
-            return len(self._threads) - self._idle + len(self._jobs)
+            return len(self._working) + len(self._jobs) + self._telling
 
-    def submit(self, job: Callable[[], None]) -> bool:
+    def submit(self, job: Job) -> bool:
         """Run a job in a thread.
 
         Args:
-            job: Called once; must not raise.
+            job: Called once; must not raise. What it returns is called when the thread counts as
+                idle again, so whoever is told of the job's end by it can rely on that.
 
         Returns:
             Whether a thread takes it at once; False when all are taken and it has to wait.
@@ -52,7 +56,7 @@ class Threads:
         with self._state:
             self._closing = False
             self._jobs.append(job)
-            if self._idle >= len(self._jobs):
+            if len(self._threads) - len(self._working) >= len(self._jobs):
                 self._state.notify()
                 return True
             if len(self._threads) < self.limit:
@@ -64,12 +68,10 @@ class Threads:
         """End every idle thread and wait for it; a busy one ends after its job."""
         with self._state:
             self._closing = True
-            idle = self._idle
-            threads = list(self._threads)
+            idle = self._threads - self._working
             self._state.notify_all()
-        if idle == len(threads):
-            for thread in threads:
-                thread.join(1.0)
+        for thread in idle:
+            thread.join(1.0)
 
     def _hire(self) -> None:
         self._made += 1
@@ -79,16 +81,27 @@ class Threads:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            job()
+            told = job()
             del job  # whatever it holds is not ours to keep alive
+            if told is not None:
+                self._tell(told)
+            del told
 
-    def _next(self) -> Callable[[], None] | None:
+    def _tell(self, told: Callable[[], None]) -> None:
         with self._state:
-            self._idle += 1
+            self._working.discard(threading.current_thread())
+            self._telling += 1
+        told()
+        with self._state:
+            self._telling -= 1
+
+    def _next(self) -> Job | None:
+        me = threading.current_thread()
+        with self._state:
+            self._working.discard(me)
             while not self._jobs:
                 if self._closing or not (self._state.wait(IDLE) or self._jobs):
-                    self._idle -= 1
-                    self._threads.discard(threading.current_thread())
+                    self._threads.discard(me)
                     return None
-            self._idle -= 1
+            self._working.add(me)
             return self._jobs.popleft()

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from actorbus.deadlock import Wait, closing_cycle
 from actorbus.errors import DeadlockError
 from actorbus.hand import Hand
 from actorbus.life import Life
+from actorbus.mailbox import Place
 from actorbus.receipt import Receipt, Watch
 from actorbus.subscription import Subscription
 from actorbus.words import ActorState, DeadReason
@@ -34,16 +35,19 @@ def guard(hand: Hand, receipt: Receipt, watch: Watch | None) -> None:
         receipt: What it published.
         watch: What it waits for; None for admission.
     """
+    waits = partial(_waits, asking=hand)
     if watch is not None and watch.asking:
         nodes = tuple(_node(each, receipt) for each in watch.pending)
-        cycle = closing_cycle(hand, Wait(nodes, any_of=True), (), _waits)
+        cycle = closing_cycle(hand, Wait(nodes, any_of=True), (), waits)
         if cycle is not None:
             _refuse(receipt, list(watch.pending), cycle, "ask")
         return
     doing = "publish" if watch is None else "settled"
-    waited_for = [each for each, _ in receipt.places or ()] if watch is None else [*watch.pending]
-    for addressee in waited_for:
-        cycle = closing_cycle(hand, Wait((_node(addressee, receipt),)), (), _waits)
+    places = receipt.places or ()
+    waited_for = [each for each, _ in places] if watch is None else [*watch.pending]
+    found = _rooms(receipt) if watch is None else [_node(each, receipt) for each in waited_for]
+    for addressee, node in zip(waited_for, found, strict=True):
+        cycle = closing_cycle(hand, Wait((node,)), (), waits)
         if cycle is not None:
             _refuse(receipt, [addressee], cycle, doing)
 
@@ -56,22 +60,79 @@ def _refuse(receipt: Receipt, addressees: list[Any], cycle: tuple[Node, ...], do
 
 
 def _node(addressee: Any, receipt: Receipt) -> Node:
-    if isinstance(addressee, Subscription) and isinstance(addressee.life, Life):
-        return addressee.life.holder(receipt) or addressee
-    return addressee
+    if not isinstance(addressee, Subscription) or not isinstance(addressee.life, Life):
+        return addressee
+    life = addressee.life
+    holder = life.holder(receipt)
+    if holder is None and life.keys is not None:
+        key = life.keys.busy_key(receipt)
+        if key is not None:
+            return life.keyholder(key) or addressee
+        standing = (place for each, place in receipt.places or () if each is addressee)
+        return next((_room(addressee, place) for place in standing), addressee)
+    return holder or addressee
 
 
-def _waits(node: Node) -> Sequence[Wait[Node]] | None:
-    """Return what a node waits for, or None if it is free to move."""
+class Room(NamedTuple):
+    """Room for one place in the line of a keyed actor.
+
+    It depends on more than a free worker: what stands before the place may wait for busy keys, and
+    if that alone fills the mailbox only those who hold the keys can make room.
+    """
+
+    sub: Subscription
+    place: Place[Receipt]
+
+    @property
+    def name(self) -> str:
+        """The actor's name."""
+        return self.sub.name
+
+
+def _rooms(receipt: Receipt) -> list[Node]:
+    """Return what stands for the room each of a receipt's places waits for."""
+    return [_room(addressee, place) for addressee, place in receipt.places or ()]
+
+
+def _room(addressee: Any, place: Place[Receipt]) -> Node:
+    keyed = isinstance(addressee, Subscription) and addressee.options.key is not None
+    return Room(addressee, place) if keyed else addressee
+
+
+def _waits_for_room(room: Room) -> Sequence[Wait[Node]] | None:
+    life = room.sub.life
+    assert isinstance(life, Life)  # noqa: S101 a subscription has no other
+    assert life.keys is not None  # noqa: S101 of a keyed actor
+    ahead = life.keys.ahead(room.place)
+    if len(ahead) < room.sub.options.mailbox:
+        return [Wait((room.sub,))]
+    holders = [life.keyholder(key) for key in set(ahead)]
+    if None in holders:
+        return None  # held by a delivery that waits for its next attempt
+    return [Wait(tuple(holders), any_of=True)]
+
+
+def _waits(node: Node, asking: Hand) -> Sequence[Wait[Node]] | None:
+    """Return what a node waits for, or None if it is free to move; `asking` is about to wait."""
     if isinstance(node, Hand):
         wait = _wait_of(node)
         return None if wait is None else [wait]
+    if isinstance(node, Room):
+        return _waits_for_room(node)
     if not isinstance(node, Subscription) or not isinstance(node.life, Life):
         return None
-    workers = [worker for worker in node.life.workers if worker.holds is not None]
-    if node.state is not ActorState.RUNNING or len(workers) < node.options.concurrency:
+    life = node.life
+    workers = [worker for worker in life.workers if worker.holds is not None]
+    if node.state is not ActorState.RUNNING:
         return None
-    if any(_wait_of(worker) is None for worker in workers):
+    if len(workers) < node.options.concurrency:
+        keys = set() if life.keys is None else life.keys.held_up_by()
+        if not keys:
+            return None
+        workers = [w for w in workers if w.delivery is not None and w.delivery.key in keys]
+        if len(workers) < len(keys):
+            return None  # a key is held by a delivery that waits for its next attempt
+    if any(_wait_of(worker) is None for worker in workers if worker is not asking):
         return None
     return [Wait(tuple(workers), any_of=True)]
 
@@ -79,8 +140,8 @@ def _waits(node: Node) -> Sequence[Wait[Node]] | None:
 def _wait_of(worker: Hand) -> Wait[Node] | None:
     blocked = worker.blocked
     if isinstance(blocked, Receipt):
-        targets = tuple(addressee for addressee, _ in blocked.places or ())
-        return Wait(targets) if targets else None
+        rooms = _rooms(blocked)
+        return Wait(tuple(rooms)) if rooms else None
     if not isinstance(blocked, Watch) or blocked.done:
         return None
     nodes = tuple(_node(each, blocked.receipt) for each in blocked.pending)

@@ -18,70 +18,24 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from actorbus import world
-from actorbus.delivery import Delivery, Nap, nap
-from actorbus.event import Event
+from actorbus.delivery import Delivery, nap
 from actorbus.hand import Hand, in_hand
 from actorbus.handler import InvalidPayload
 from actorbus.ledger import BUCKETS
 from actorbus.receipt import Receipt
 from actorbus.retry import Reject
-from actorbus.subscription import Subscription
 from actorbus.words import DeadReason
+from actorbus.workplace import Workplace
 
 TURN = 0.005  # seconds a busy worker keeps the loop before it yields
 CHUNK = 32  # deliveries timed together
 FAST = BUCKETS[0]
 GRACE = 1.0  # seconds a cancelled handler may go on before it is abandoned
 POISON = 3  # interruptions after which a delivery is given up
-
-
-class Workplace(Protocol):
-    """What a worker needs to know of the actor it works for."""
-
-    sub: Subscription
-    histograms: bool
-    call: Callable[[Any], Any]
-    prepare: Callable[[Event], Any]
-    resume: deque[Delivery]
-    naps: set[Nap]
-    finishing: bool
-    probing: bool
-    lends: bool
-    keys: Any
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop."""
-
-    @property
-    def longest_nap(self) -> float:
-        """Seconds a retry may be put off."""
-
-    def rouse(self) -> None:
-        """Set a sleeping worker to work, or hire one."""
-
-    def sleeps(self, worker: Worker) -> None:
-        """Take note that a worker has nothing to do."""
-
-    def interrupted(self, delivery: Delivery) -> None:
-        """Keep a delivery that was cut short, to be run first."""
-
-    def judge(self, error: BaseException, event: Event | None) -> bool:
-        """Decide what a failure means for the actor; return whether the worker goes on."""
-
-    def probed(self) -> None:
-        """Take note that the probe of a suspended actor was acked."""
-
-    def abandon(self, worker: Worker, reason: DeadReason | None) -> None:
-        """Take the delivery from a worker whose handler will not end."""
-
-    def lend(self, job: Callable[[], None]) -> None:
-        """Run a job in a thread of the bus."""
 
 
 class Worker(Hand):
@@ -209,6 +163,8 @@ class Worker(Hand):
                     receipt.watch.settle(sub, reply)
         except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
             failure = error
+            if self.receipt is not receipt:
+                return False
         self._mark = life.loop.time()
         self._account(done, started, first_at, last_at, failed=failure is not None)
         if failure is not None:
@@ -260,7 +216,10 @@ class Worker(Hand):
         sub, receipt = self.life.sub, delivery.receipt
         self.receipt, self.delivery = receipt, delivery
         while True:
+            if error is None and delivery.error is not None and self._too_late(delivery):
+                return self._give_up(delivery, delivery.error)
             if error is None:
+                delivery.error = None
                 error = await self._attempt(delivery)
             if self.receipt is not receipt:
                 return False
@@ -276,13 +235,15 @@ class Worker(Hand):
                 wait_here = await self._pause(delivery, again)
             except asyncio.CancelledError:
                 if self.evicted and self.receipt is receipt:
-                    return self._hand_back(delivery)
+                    delivery.error = error
+                    return self._hand_back(delivery, between=True)
                 raise
             finally:
                 self.retrying = False
             if self.receipt is not receipt:
                 return False
             if not wait_here:
+                delivery.error = error
                 self.receipt = self.delivery = None
                 return True
             sub.ledger.retries += 1
@@ -320,12 +281,17 @@ class Worker(Hand):
     def _settled(self, delivery: Delivery) -> None:
         """Take note that a delivery is acked or given up; the keyed worker frees its key."""
 
-    def _hand_back(self, delivery: Delivery) -> bool:
+    def _hand_back(self, delivery: Delivery, *, between: bool = False) -> bool:
         """Keep an interrupted delivery for the next instance; the worker ends."""
         self.receipt = self.delivery = None
-        self.life.sub.ledger.cancelled += 1
-        self.life.interrupted(delivery)
+        self.life.sub.ledger.cancelled += not between
+        self.life.interrupted(delivery, between=between)
         return False
+
+    def _too_late(self, delivery: Delivery) -> bool:
+        """Return whether a restart or a busy actor has put a retry off beyond its time."""
+        limit = self.life.sub.options.retry.max_elapsed
+        return limit is not None and self.life.loop.time() - delivery.began > limit
 
     def _classified(self, error: BaseException) -> BaseException:
         """Count a failed attempt; tell a time limit from a cancellation nobody asked us for."""
@@ -341,7 +307,7 @@ class Worker(Hand):
             if self.task is not None and self.task.cancelling():
                 raise error  # the task itself was cancelled, as at the end of asyncio.run
             ledger.cancelled += 1
-        elif isinstance(error, GeneratorExit) and self.task is not asyncio.current_task():
+        elif isinstance(error, GeneratorExit) and not self.is_here():
             raise error  # the coroutine is being closed with its loop
         elif not isinstance(error, InvalidPayload):
             ledger.errors += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,9 +134,9 @@ def test_match_errors_are_one_line(
         (("no-such-command",), ("no-such-command",)),
         (("match",), ("Missing",)),
         (("match", "--wrong"), ("--wrong",)),
-        (("demo", "--rate", "-1"), ("-1",)),
-        (("demo", "--port", "70000"), ("70000",)),
-        (("demo", "--seconds", "soon"), ("soon",)),
+        (("demo", "--rate", "-1"), ("--rate",)),
+        (("demo", "--port", "70000"), ("--port", "65535")),
+        (("demo", "--seconds", "soon"), ("--seconds",)),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -164,9 +165,9 @@ def test_help_of_a_command_has_examples(command: str) -> None:
 
 def test_commands_that_have_not_landed_are_absent() -> None:
     """There are no stubs."""
-    lines = actorbus("--help").stdout.partition("Commands:")[2].splitlines()
+    listing = actorbus("--help").stdout.partition("Commands")[2]
 
-    assert [line.split()[0] for line in lines if line.strip()] == ["demo", "match"]
+    assert re.findall(r"^\W+([a-z-]+) {2}", listing, re.MULTILINE) == ["demo", "match"]
 
 
 def test_missing_cli_extra_is_named() -> None:
@@ -191,7 +192,7 @@ def test_the_script_finds_modules_of_the_current_directory(here: Path) -> None:
     script = Path(sys.executable).with_name("actorbus")
     if not script.exists():
         pytest.skip("the package is not installed here")
-    command = [script, "match", "shop:bus", "order:paid"]
+    command = [str(script), "match", "shop:bus", "order:paid"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (result.returncode, result.stderr) == (0, "")

@@ -173,6 +173,31 @@ def test_a_storm_does_not_wash_out_the_rare_ones() -> None:
     assert len(store) == 10
 
 
+def test_the_error_somebody_else_handles_keeps_its_traceback() -> None:
+    """An error that was being handled outside, when a handler failed, is left as it was."""
+    store = store_of()
+    kept: list[BaseException] = []
+    try:
+        raise LookupError("the caller's own")
+    except LookupError as outer:
+        kept += [outer, raised_inside()]
+        store.add(dead(error=kept[1]))
+        store.add(dead(error=ValueError("the next")))
+
+    outer_error, failed = kept
+    assert failed.__context__ is outer_error
+    assert failed.__traceback__ is None
+    assert outer_error.__traceback__ is not None
+
+
+def raised_inside() -> Exception:
+    """Return an error that was raised and caught below this call."""
+    try:
+        raise ValueError("a handler's")
+    except ValueError as error:
+        return error
+
+
 def test_a_limit_of_zero_keeps_nothing() -> None:
     """With a limit of 0 the added letter itself comes back as evicted."""
     store, letter = DeadLetters(0, admit), dead()

@@ -12,14 +12,16 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import httpx
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from starlette.applications import Starlette
 
-from actorbus import metrics
+from actorbus import EventBus, RetryPolicy, metrics
 from actorbus.ledger import BUCKETS, ActorReading, BusReading, Histogram, Ledger, Terms
 from actorbus.words import DeadReason
 
@@ -98,6 +100,12 @@ def at(samples: Samples, name: str, **labels: str) -> float:
 
 def labels_of(samples: Samples, name: str) -> list[Labels]:
     return [dict(labels) for found, labels in samples if found == name]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on a real loop: rendering happens in a real thread."""
+    return "asyncio"
 
 
 @pytest.fixture
@@ -298,6 +306,8 @@ def test_registering_neither_reads_nor_keeps_the_registry(bus: FakeBus) -> None:
 
     assert bus.threads == []
     assert bus.sampling == 1
+    with pytest.raises(ValueError, match="actorbus_attempts"):
+        Gauge("actorbus_attempts", "clashes", registry=registry)
     gone = weakref.ref(registry)
     del registry
     gc.collect()
@@ -506,3 +516,74 @@ async def test_the_loop_runs_on_while_a_large_bus_is_rendered() -> None:
             await anyio.lowlevel.checkpoint()
 
     assert turns > 100
+
+
+# -- with a real bus
+
+
+async def test_a_real_bus_has_its_series_from_the_start() -> None:
+    """All label sets of an actor are there before its first event, on and off the loop."""
+    registry = CollectorRegistry()
+    async with EventBus("real") as bus:
+        metrics.register(bus, registry)
+
+        @bus.subscribe("a:*", name="handler", mailbox=7)
+        async def handle(data: object) -> None: ...
+
+        on, off = scrape(registry), await anyio.to_thread.run_sync(scrape, registry)
+
+    of = {"bus": "real", "subscription": "handler"}
+    for samples in (on, off):
+        for reason in DeadReason:
+            assert at(samples, "actorbus_dead_deliveries_total", **of, reason=reason) == 0
+        assert at(samples, "actorbus_mailbox_wait_seconds_bucket", **of, le="+Inf") == 0
+        assert at(samples, "actorbus_mailbox_capacity", **of) == 7
+        assert at(samples, "actorbus_actor_up", **of) == 1
+
+
+async def test_a_real_bus_is_read_after_its_close() -> None:
+    """The last numbers stay readable, equal the audit, and no total has fallen."""
+    registry = CollectorRegistry()
+    async with EventBus("real") as bus:
+        metrics.register(bus, registry)
+        fine = bus.subscribe("a:*", lambda data: None, name="fine", inline=True)
+        bus.subscribe("a:*", _fail, name="failing", inline=True, retry=RetryPolicy.none())
+        for number in range(10):
+            bus.publish("a:b", number)
+        bus.publish("nobody:listens")
+        await bus.settle()
+        before = scrape(registry)
+        fine.unsubscribe()
+        await fine.ended()
+
+    after = scrape(registry)
+
+    def total(samples: Samples, name: str) -> float:
+        return sum(value for (found, _), value in samples.items() if found == name)
+
+    for samples in (before, after):
+        assert total(samples, "actorbus_routed_deliveries_total") == bus.audit().totals.routed == 20
+        assert total(samples, "actorbus_acked_deliveries_total") == bus.audit().totals.acked == 10
+        assert total(samples, "actorbus_dead_deliveries_total") == bus.audit().totals.dead == 10
+        assert total(samples, "actorbus_published_events_total") == 11
+        assert total(samples, "actorbus_unrouted_events_total") == 1
+        assert total(samples, "actorbus_dead_letters_held") == 10
+        assert total(samples, "actorbus_handler_duration_seconds_count") == 20
+    failing = {"bus": "real", "subscription": "failing"}
+    assert at(after, "actorbus_attempts_total", **failing, outcome="error") == 10
+
+
+def _fail(data: object) -> None:
+    raise ValueError("no")
+
+
+async def test_a_real_bus_is_served() -> None:
+    """The server's thread reads a bus that lives on this loop."""
+    async with EventBus("real") as bus:
+        bus.subscribe("a:*", lambda data: None, name="fine")
+        with metrics.serve(bus, 0) as server:
+            await bus.publish("a:b").settled()
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(f"http://127.0.0.1:{server.port}/metrics")
+
+    assert 'actorbus_acked_deliveries_total{bus="real",subscription="fine"} 1.0' in answer.text

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+SLICE = 0.005  # real seconds between two looks whether threads are busy
 
 
 class StuckLoopError(AssertionError):
@@ -90,9 +94,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Raises:
             StuckLoopError: Nothing can ever wake the loop, or the horizon is reached.
         """
-        if self._calls_in_threads or self.waits_for_threads():
-            if events := wait(self.patience):
+        patient_until = monotonic() + self.patience
+        while (busy := self._threads_are_busy()) and monotonic() < patient_until:
+            if events := wait(SLICE):  # not longer: a thread that has called may be idle any moment
                 return events
+        if events := wait(0):  # a thread may have called just before it was idle
+            return events
+        if busy:
             if timeout is None:
                 raise StuckLoopError(f"no thread called within {self.patience} s: {self._tasks()}")
         elif timeout is None:
@@ -104,6 +112,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise StuckLoopError(f"still busy at {self.horizon:g} virtual s: {self._tasks()}")
         self._now += timeout
         return []
+
+    def _threads_are_busy(self) -> bool:
+        return self._calls_in_threads > 0 or self.waits_for_threads()
 
     def _call_ended(self, _: asyncio.Future[Any]) -> None:
         self._calls_in_threads -= 1

@@ -21,8 +21,8 @@ from actorbus.errors import AskTimeoutError, BusClosedError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from actorbus.actor import ActorRef
     from actorbus.bus import EventBus
-    from actorbus.cli.demo.plugins import Plugins
     from actorbus.cli.demo.tasks import Tasks
 
 LARGEST = 64 * 1024
@@ -64,12 +64,12 @@ class RefusedError(Exception):
 
 
 class Api:
-    """The endpoints, over one bus and its plugins."""
+    """The endpoints, over one bus, one application and one actor that can be asked."""
 
-    def __init__(self, bus: EventBus, tasks: Tasks, plugins: Plugins) -> None:
+    def __init__(self, bus: EventBus, tasks: Tasks, board: ActorRef) -> None:
         self._bus = bus
         self._tasks = tasks
-        self._plugins = plugins
+        self._board = board
 
     async def create_task(self, request: Request) -> Response:
         """Create a task."""
@@ -93,7 +93,7 @@ class Api:
     async def show_user(self, request: Request) -> Response:
         """Ask the board for a user's counts."""
         user_id = request.path_params["user_id"]
-        counts = await self._plugins.board.ask({"user_id": user_id}, timeout=5.0)
+        counts = await self._board.ask({"user_id": user_id}, timeout=5.0)
         if user_id not in self._tasks.users and not any(counts.values()):
             raise RefusedError(404, "there is no such user")
         return _json({"user_id": user_id, **counts})
@@ -117,9 +117,9 @@ class Api:
         return HTMLResponse(_page(str(request.base_url).rstrip("/")))
 
 
-def make_app(bus: EventBus, tasks: Tasks, plugins: Plugins) -> Starlette:
+def make_app(bus: EventBus, tasks: Tasks, board: ActorRef) -> Starlette:
     """Return the demo's web application."""
-    api = Api(bus, tasks, plugins)
+    api = Api(bus, tasks, board)
     routes = [
         Route("/", api.index),
         Route("/tasks", api.create_task, methods=["POST"]),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,17 +32,12 @@ class CalendarEvent(msgspec.Struct):
     date: str
 
 
-@dataclass(slots=True)
-class Plugins:
-    """What the HTTP API needs to know of the plugins."""
+def install(bus: EventBus, tasks: Tasks) -> ActorRef:
+    """Subscribe every plugin to `bus`; the only place that knows all of them.
 
-    board: ActorRef
-    notifications: Notifications
-    analytics: Analytics
-
-
-def install(bus: EventBus, tasks: Tasks) -> Plugins:
-    """Subscribe every plugin to `bus`; the only place that knows all of them."""
+    Returns:
+        The board, which can be asked.
+    """
     notifications, analytics, partner = Notifications(), Analytics(), Partner()
     topics = ["task_manager:task_created", "task_manager:task_completed"]
     bus.subscribe(topics, notifications.note, name="notifications")
@@ -58,7 +52,7 @@ def install(bus: EventBus, tasks: Tasks) -> Plugins:
     board = bus.spawn(Board, name="board")
     supervisor = bus.supervisor("integrations")
     supervisor.spawn(lambda: Webhooks(partner), name="webhooks", retry=WEBHOOK_RETRY)
-    return Plugins(board, notifications, analytics)
+    return board
 
 
 class Notifications:
@@ -148,7 +142,7 @@ class Partner:
     """Somebody else's service: mostly well, sometimes down, and open to suggestion.
 
     A title with the word "slow" takes half a second, one with "flaky" fails twice and one with
-    "broken" for good. By itself it fails twice for every 7th delivery and for good for every 25th;
+    "broken" for good. By itself it fails once for every 7th delivery and for good for every 25th,
     the latter not twice within `PEACE` seconds, so that restarts start over without delay.
     """
 
@@ -178,4 +172,6 @@ class Partner:
         if "broken" in title or due:
             self._down_at = now
             return WEBHOOK_RETRY.max_attempts
-        return 2 if "flaky" in title or self._deliveries % 7 == 0 else 0
+        if "flaky" in title:
+            return WEBHOOK_RETRY.max_attempts - 1
+        return int(self._deliveries % 7 == 0)

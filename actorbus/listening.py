@@ -1,0 +1,97 @@
+"""Listening: streams of events, and waiting for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from actorbus.engine import Engine
+from actorbus.errors import BusNotRunningError
+from actorbus.event import Event
+from actorbus.tap import EventStream, Tap, Waiting, parse_patterns
+from actorbus.words import Overflow
+
+
+class Listening:
+    """The part of `EventBus` that hands events to a waiting task."""
+
+    _engine: Engine
+
+    def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
+        """Start the bus if need be."""
+        raise NotImplementedError
+
+    def events(
+        self,
+        patterns: str | Iterable[str],
+        *,
+        mailbox: int = 1000,
+        overflow: Overflow | str = Overflow.DROP_OLD,
+        replay: int = 0,
+    ) -> EventStream:
+        """Open a stream: ``async with bus.events("task:*") as events: async for event in events``.
+
+        Args:
+            patterns: A pattern or several.
+            mailbox: Events the buffer holds.
+            overflow: ``drop_old``, ``drop_new`` or ``latest``; what is dropped is counted.
+            replay: Begin with the last so many matching events of the history.
+
+        Raises:
+            ConfigurationError: An option is out of range.
+            InvalidPatternError: A pattern breaks the grammar.
+        """
+        name = (
+            f"events:{','.join(map(str, parsed))}" if (parsed := parse_patterns(patterns)) else ""
+        )
+        return EventStream(_TapHost(self), name, parsed, mailbox, overflow, replay)
+
+    async def wait_for(
+        self,
+        patterns: str | Iterable[str],
+        *,
+        where: Callable[[Event], Any] | None = None,
+        timeout: float | None = None,
+    ) -> Event:
+        """Wait for the next matching event.
+
+        Args:
+            patterns: A pattern or several.
+            where: Takes the event and says whether it is the one.
+            timeout: Seconds; None waits for ever.
+
+        Returns:
+            The event.
+
+        Raises:
+            TimeoutError: None came in time.
+            BusClosedError: The bus was closed meanwhile.
+            Exception: Whatever `where` raises.
+        """
+        parsed = parse_patterns(patterns)
+        tap = Waiting(self._engine.name, f"wait:{','.join(map(str, parsed))}", parsed, where)
+        host = _TapHost(self)
+        host.add_tap(tap, 0)
+        try:
+            async with asyncio.timeout(timeout):
+                return await tap.found
+        finally:
+            host.remove_tap(tap)
+
+
+class _TapHost:
+    """How a stream reaches its bus, starting it if need be."""
+
+    def __init__(self, bus: Listening) -> None:
+        self._bus = bus
+        self.name = bus._engine.name
+
+    def add_tap(self, tap: Tap, replay: int) -> None:
+        bus = self._bus
+        if bus._begin(caused=False) is None:  # it runs on another loop, in another thread
+            raise BusNotRunningError(self.name)
+        bus._engine.registry.add_tap(tap, replay)
+
+    def remove_tap(self, tap: Tap) -> None:
+        self._bus._engine.registry.remove_tap(tap)

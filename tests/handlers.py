@@ -1,0 +1,51 @@
+"""Handlers for tests: one that remembers, one that holds on until it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Seen:
+    """Remembers what it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    async def __call__(self, data: Any) -> None:
+        self.got.append(data)
+
+
+class Gate(Seen):
+    """Remembers what it gets, and ends no call until it is opened.
+
+    Attributes:
+        inside: Calls that have begun and not ended.
+        peak: The most there were at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = self.peak = 0
+        self._opened = asyncio.Event()
+        self._entered = asyncio.Condition()
+
+    async def __call__(self, data: Any) -> None:
+        self.got.append(data)
+        self.inside += 1
+        self.peak = max(self.peak, self.inside)
+        async with self._entered:
+            self._entered.notify_all()
+        try:
+            await self._opened.wait()
+        finally:
+            self.inside -= 1
+
+    def open(self) -> None:
+        """Let every call end, now and later."""
+        self._opened.set()
+
+    async def entered(self, calls: int = 1) -> None:
+        """Wait until so many calls are inside."""
+        async with self._entered:
+            await self._entered.wait_for(lambda: self.inside >= calls)

@@ -1,0 +1,132 @@
+"""`bus.get_history`: the last events, as dicts, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from actorbus import ConfigurationError, Event, EventBus, InvalidPatternError
+
+Maker = Callable[..., EventBus]
+
+
+def data(bus: EventBus, pattern: str, limit: int = 10) -> list[Any]:
+    """Return the payloads of the history."""
+    return [entry["data"] for entry in bus.get_history(pattern, limit)]
+
+
+async def test_entries_are_dicts_with_exactly_their_keys(bus: EventBus) -> None:
+    """id, topic, timestamp (aware, UTC) and data, and nothing more."""
+    receipt = bus.publish("user:login", {"user": 1})
+    (entry,) = bus.get_history("user:login")
+    assert entry == {
+        "id": receipt.event.id,
+        "topic": "user:login",
+        "timestamp": receipt.event.timestamp,
+        "data": {"user": 1},
+    }
+    assert isinstance(entry["timestamp"], datetime)
+    assert entry["timestamp"].tzinfo is UTC
+
+
+async def test_the_last_ones_oldest_first(bus: EventBus) -> None:
+    """Ten by default, `limit` of them otherwise, in publish order."""
+    for number in range(30):
+        bus.publish("t", number)
+    assert data(bus, "t") == list(range(20, 30))
+    assert data(bus, "t", 3) == [27, 28, 29]
+    assert data(bus, "t", 0) == []
+    assert data(bus, "t", 1000) == list(range(30))
+
+
+async def test_patterns_merge_topics_in_publish_order(bus: EventBus) -> None:
+    """A pattern shows the last matching events of all its topics together."""
+    for number in range(12):
+        bus.publish(("a:x", "a:y", "b:x")[number % 3], number)
+    assert data(bus, "a:*", 4) == [6, 7, 9, 10]
+    assert data(bus, "**", 3) == [9, 10, 11]
+    assert data(bus, "c:*") == []
+
+
+async def test_history_is_kept_per_topic(make_bus: Maker) -> None:
+    """A busy topic does not push out a quiet one: `history` events of each are kept."""
+    bus = make_bus(history=5)
+    async with bus:
+        bus.publish("quiet", "q")
+        for number in range(100):
+            bus.publish("busy", number)
+        assert data(bus, "busy", 100) == [95, 96, 97, 98, 99]
+        assert data(bus, "quiet") == ["q"]
+
+
+async def test_without_history_nothing_is_kept(make_bus: Maker) -> None:
+    """`history=0` keeps nothing."""
+    bus = make_bus(history=0)
+    async with bus:
+        bus.publish("t", 1)
+        assert data(bus, "**") == []
+
+
+async def test_the_1000_most_recently_used_topics_are_kept(bus: EventBus) -> None:
+    """Topics are names from outside: older ones make way, whether or not anybody listens."""
+    bus.publish("first", 0)
+    for number in range(1500):
+        bus.publish(f"t:{number}", number)
+        if number == 700:
+            bus.publish("first", 1)  # used again, so no longer the oldest
+    kept = data(bus, "**", 5000)
+    assert len(kept) == 1001
+    assert data(bus, "first") == [0, 1]
+    assert data(bus, "t:1499") == [1499]
+    assert data(bus, "t:500") == []
+
+
+async def test_a_dropped_topic_that_comes_back_is_kept_again(bus: EventBus) -> None:
+    """A topic that was pushed out begins anew, subscribed or not."""
+    got: list[int] = []
+    bus.subscribe("back", got.append, inline=True)
+    bus.publish("back", 1)
+    for number in range(3000):
+        bus.publish(f"t:{number}")
+    bus.publish("back", 2)
+    await bus.settle()
+    assert data(bus, "back") == [2]
+    assert got == [1, 2]
+
+
+async def test_events_nobody_wanted_and_refused_ones_are_in_the_history(bus: EventBus) -> None:
+    """History is of what was published, not of what was handled."""
+
+    async def handler(event: Event) -> None: ...
+
+    bus.subscribe("full", handler, mailbox=1, overflow="drop_new")
+    for number in range(3):
+        bus.publish("full", number)
+    bus.publish("nobody", 3)
+    assert data(bus, "**") == [0, 1, 2, 3]
+
+
+async def test_the_buss_own_events_are_in_no_history(bus: EventBus) -> None:
+    """Topics that start with `$` leave no trace, tells included."""
+
+    async def handler(event: Event) -> None: ...
+
+    bus.subscribe("$bus:**", handler)
+    bus.subscribe("t", handler, name="s")
+    ref = bus.actor("s")
+    assert ref is not None
+    ref.tell(1)
+    await bus.settle()
+    assert data(bus, "**") == []
+    assert data(bus, "$bus:**") == []
+
+
+async def test_bad_arguments_say_so(bus: EventBus) -> None:
+    """A broken pattern and a limit out of range are refused."""
+    with pytest.raises(InvalidPatternError):
+        bus.get_history("a::b")
+    with pytest.raises(ConfigurationError, match="limit"):
+        bus.get_history("a", -1)
