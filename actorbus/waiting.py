@@ -11,8 +11,10 @@ that has the request in hand.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from actorbus.deadlock import Wait, closing_cycle
@@ -23,8 +25,10 @@ from actorbus.mailbox import Place
 from actorbus.receipt import Receipt, Watch
 from actorbus.subscription import Subscription
 from actorbus.words import ActorState, DeadReason
+from actorbus.worker import Worker
 
-Node = Any  # a Subscription, a Hand, or a tap
+Node = Any  # a Subscription, a Hand, a Room, or a tap
+MOST_HOLDERS = 8  # workers whose combinations are looked at; beyond, a cycle may be missed
 
 
 def guard(hand: Hand, receipt: Receipt, watch: Watch | None) -> None:
@@ -100,16 +104,25 @@ def _room(addressee: Any, place: Place[Receipt]) -> Node:
 
 
 def _waits_for_room(room: Room) -> Sequence[Wait[Node]] | None:
+    """Return the sets of waits of which one must end for the place to move in.
+
+    It moves in once fewer deliveries before it than the mailbox holds are stuck behind busy keys.
+    """
     life = room.sub.life
     assert isinstance(life, Life)  # noqa: S101 a subscription has no other
     assert life.keys is not None  # noqa: S101 of a keyed actor
-    ahead = life.keys.ahead(room.place)
-    if len(ahead) < room.sub.options.mailbox:
+    stuck = Counter[Worker]()
+    for key in life.keys.ahead(room.place):
+        holder = life.keyholder(key)
+        if holder is not None:  # else held by a delivery that waits for its next attempt
+            stuck[holder] += 1
+    to_free = stuck.total() - room.sub.options.mailbox + 1
+    if to_free <= 0:
         return [Wait((room.sub,))]
-    holders = [life.keyholder(key) for key in set(ahead)]
-    if None in holders:
-        return None  # held by a delivery that waits for its next attempt
-    return [Wait(tuple(holders), any_of=True)]
+    if len(stuck) > MOST_HOLDERS:
+        return [Wait((room.sub, holder)) for holder in stuck]  # as if each alone were enough
+    sets = (c for size in range(1, len(stuck) + 1) for c in combinations(stuck, size))
+    return [Wait((room.sub, *c)) for c in sets if sum(stuck[w] for w in c) >= to_free]
 
 
 def _waits(node: Node, asking: Hand) -> Sequence[Wait[Node]] | None:
