@@ -7,8 +7,8 @@ decides what becomes of the actor.
 The chunk rule: deliveries are taken one by one but timed together, up to 32 at a time. A chunk that
 took no longer than the first histogram bucket puts all its durations there; one that took longer
 held one slow delivery, and the next ones are timed singly until they are fast again. Waits are
-timed together only when the first and the last of the chunk fall into one bucket. A clock reading
-costs as much as half a trivial handler call, so this is worth a factor of two.
+booked together when the first and the last of the chunk fall into one bucket, else one by one, the
+starts taken as evenly spread. A clock reading costs as much as half a trivial handler call.
 
 A worker whose handler will not end is abandoned: its delivery is taken from it (`receipt` is None
 then) and whatever the handler returns later is ignored.
@@ -42,8 +42,8 @@ class Worker(Hand):
     """Runs one actor's deliveries, one at a time, in a task of its own."""
 
     __slots__ = (
-        "_deadline", "_expired", "_mark", "_size", "_turn", "delivery", "evicted", "keen", "life",
-        "retrying", "waker",
+        "_deadline", "_expired", "_mark", "_size", "_took", "_turn", "delivery", "evicted", "keen",
+        "life", "retrying", "waker",
     )  # fmt: skip
 
     def __init__(self, life: Workplace) -> None:
@@ -57,6 +57,7 @@ class Worker(Hand):
         self._expired = False
         self._deadline: asyncio.TimerHandle | None = None
         self._size = 1
+        self._took = 0.0
         self._mark = self._turn = life.loop.time()
 
     async def run(self) -> None:
@@ -144,8 +145,9 @@ class Worker(Hand):
         if not size:
             return True
         first_at, last_at = items[0].at, items[size - 1].at
-        if size > 1 and _bucket(started - first_at) != _bucket(started + FAST - last_at):
-            size, last_at = 1, first_at
+        ats: list[float] | None = None  # of each delivery, where their waits differ in bucket
+        if size > 1 and _bucket(started - last_at) != _bucket(started + self._took - first_at):
+            ats = []
         done = 0
         failure: BaseException | None = None
         try:
@@ -154,6 +156,8 @@ class Worker(Hand):
                 self.receipt = receipt
                 if inbox.pressed:
                     inbox.relieve()
+                if ats is not None:
+                    ats.append(receipt.at)
                 reply = await call(prepare(receipt.event))
                 if self.receipt is not receipt:
                     return False  # abandoned meanwhile: the delivery was settled elsewhere
@@ -166,14 +170,11 @@ class Worker(Hand):
             if self.receipt is not receipt:
                 return False
         self._mark = life.loop.time()
-        self._account(done, started, first_at, last_at, failed=failure is not None)
+        failed_at = None if failure is None else receipt.at
+        self._account(done, started, (first_at + last_at) / 2, ats, failed_at)
         if failure is not None:
             delivery = Delivery(receipt)
-            delivery.attempts = 1
-            delivery.began = started
-            if life.histograms:
-                ledger.waited(started - receipt.at)
-                ledger.took(self._mark - started)
+            delivery.attempts, delivery.began = 1, started
             return await self.handle(delivery, failure)
         self.receipt = None
         if life.probing:
@@ -181,22 +182,33 @@ class Worker(Hand):
         return True
 
     def _account(
-        self, done: int, started: float, first_at: float, last_at: float, *, failed: bool
+        self, done: int, started: float, at: float, ats: list[float] | None, failed: float | None
     ) -> None:
-        """Book the times of a chunk: `done` deliveries acked, and perhaps one more that failed."""
-        took = self._mark - started
-        if took > FAST or failed:
-            self._size = 1
-        else:
-            self._size = min(CHUNK, self._size * 2)
-        if not (done and self.life.histograms):
+        """Book the times of a chunk: `done` deliveries acked, and perhaps one more that failed.
+
+        The loop times are those at which the chunk was begun, at which it was published on the
+        average, at which each was (where it matters), and at which the failed one was.
+        """
+        took = self._took = self._mark - started
+        slow = took > FAST or failed is not None
+        self._size = 1 if slow else min(CHUNK, self._size * 2)
+        if not self.life.histograms:
             return
         ledger = self.life.sub.ledger
-        ledger.waited(started - (first_at + last_at) / 2, done)
-        if took <= FAST or done == 1:
-            ledger.took(0.0 if failed else took / done, done)
-        elif failed:
+        if failed is not None:
+            ledger.waited(started - failed)
+            ledger.took(took)
+        if not done:
+            return
+        if ats is None:
+            ledger.waited(started - at, done)
+        else:
+            for number, published in enumerate(ats[:done]):
+                ledger.waited(started + took * number / done - published)
+        if failed is not None:
             ledger.took(0.0, done)  # it was the failed one that took the time
+        elif took <= FAST or done == 1:
+            ledger.took(took / done, done)
         else:
             ledger.took(0.0, done - 1)
             ledger.took(took)
