@@ -15,10 +15,12 @@ from actorbus import EventBus
 from tests.virtual import VirtualLoop
 
 settings.register_profile(
-    "ci", max_examples=200, deadline=None, print_blob=True,
+    "ci", max_examples=200, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-settings.register_profile("dev", settings.get_profile("ci"), max_examples=50)
+settings.register_profile(
+    "dev", settings.get_profile("ci"), max_examples=50, derandomize=False, print_blob=True
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
