@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import traceback as tracebacks
+from collections.abc import Callable
 from types import CodeType, TracebackType
 
 Frame = tuple[CodeType, int, int]  # with the last instruction and its line
@@ -22,40 +23,39 @@ FREED = 1000  # errors whose frames are let go
 
 def chain(error: BaseException, limit: int) -> list[BaseException]:
     """Return an error with its causes, contexts and members, each once, the nearest `limit`."""
-    found, known = [error], {id(error)}
-    for one in found:  # grows while it is walked
-        members = one.exceptions[:limit] if isinstance(one, BaseExceptionGroup) else ()
-        for other in (one.__cause__, one.__context__, *members):
-            if other is not None and id(other) not in known and len(found) < limit:
-                found.append(other)
-                known.add(id(other))
-    return found
+    return _walked(error, limit, lambda one: one.__context__)
 
 
 def own_chain(error: BaseException, limit: int) -> list[BaseException]:
     """Return an error with those of its chain that were raised below the same handler.
 
     An error raised while somebody outside was handling one of his own, as when a loop is run inside
-    an ``except`` block, has that one as its context: it is not ours to touch. An own context was
-    caught in a frame that the error's own traceback passes through.
+    an ``except`` block, has that one as its context: it is not ours to touch.
     """
+    return _walked(error, limit, _own_context)
+
+
+def _walked(
+    error: BaseException, limit: int, context: Callable[[BaseException], BaseException | None]
+) -> list[BaseException]:
     found, known = [error], {id(error)}
     for one in found:  # grows while it is walked
-        frames = set[int]()
-        trace = one.__traceback__
-        while trace is not None:
-            frames.add(id(trace.tb_frame))
-            trace = trace.tb_next
         members = one.exceptions[:limit] if isinstance(one, BaseExceptionGroup) else ()
-        below = [one.__cause__, *members]
-        context = one.__context__
-        if context is not None and context.__traceback__ is not None:
-            below += [context] if id(context.__traceback__.tb_frame) in frames else []
-        for other in below:
+        for other in (one.__cause__, context(one), *members):
             if other is not None and id(other) not in known and len(found) < limit:
                 found.append(other)
                 known.add(id(other))
     return found
+
+
+def _own_context(error: BaseException) -> BaseException | None:
+    """Return the context if it was caught in a frame that the error's traceback passes through."""
+    context, trace = error.__context__, error.__traceback__
+    if context is None or context.__traceback__ is None:
+        return None
+    while trace is not None and trace.tb_frame is not context.__traceback__.tb_frame:
+        trace = trace.tb_next
+    return None if trace is None else context
 
 
 def note(error: BaseException) -> Noted:
