@@ -17,9 +17,10 @@ The way of one event, and the map of the house (a file may import those above it
     ground      errors  world
     words       words  topic  event  frames
     rooms       router  mailbox  ledger  history  retry  restart  dead_letter  deadlock
-                hand  handler  threads  outside  storm
+                hand  handler  home  threads  outside  storm  watch
     engine      receipt       what publish returns, and waiting for it
                 admission     a full mailbox: the line, the stall, the overflow policies
+                lot           what a worker takes out of its mailbox together
                 options       every option of a subscription, checked
                 subscription  patterns, handler, policies; the books of its deliveries
                 delivery workplace worker threaded keyed    take, call, ack, retry, give up
@@ -32,7 +33,7 @@ The way of one event, and the map of the house (a file may import those above it
                 intake lag    publishing from other threads; how late the loop calls back
                 engine        the state of a running bus, and what its parts ask of it
                 asking explain closing running
-                looking listening lifecycle bus    what users hold
+                looking listening lifecycle plain bus    what users hold
     wing        metrics
     doors       streams  cli
 """

@@ -76,14 +76,15 @@ class Inbox:
         rouse: Called when something was admitted and a worker sleeps.
 
     Attributes:
-        asleep: Workers that could start at once.
+        gate: While fewer deliveries than this are queued, another has only to be appended: there
+            is room, and nobody to wake.
         pressed: Whether the next take has to look after the line or the stall.
         parking: Of a keyed actor: the admitted deliveries that wait for a busy key.
     """
 
     __slots__ = (
-        "_entered", "_judging", "_key", "_newest", "_overflow", "_owner", "_positions",
-        "_put_timeout", "_stalled", "_timer", "_unawaited", "asleep", "items", "ledger", "mailbox",
+        "_asleep", "_entered", "_judging", "_key", "_newest", "_overflow", "_owner", "_positions",
+        "_put_timeout", "_stalled", "_timer", "_unawaited", "gate", "items", "ledger", "mailbox",
         "offer", "parking", "pressed", "rouse",
     )  # fmt: skip
 
@@ -101,7 +102,8 @@ class Inbox:
         self.items = self.mailbox.items
         self.ledger = ledger
         self.rouse = rouse
-        self.asleep = 0
+        self.gate = 0
+        self._asleep = 0
         self.pressed = False
         self.parking: Parking | None = None
         self._owner = owner
@@ -119,13 +121,28 @@ class Inbox:
             self._offer_latest if overflow is Overflow.LATEST else self._offer
         )
 
+    @property
+    def asleep(self) -> int:
+        """Workers that could start at once."""
+        return self._asleep
+
+    @asleep.setter
+    def asleep(self, workers: int) -> None:
+        self._asleep = workers
+        self.gate = 0 if workers else self.mailbox.limit
+
+    def keep_room(self, places: int) -> None:
+        """Keep room for so many deliveries that were taken, but are still queued."""
+        self.mailbox.limit -= places
+        self.gate = 0 if self._asleep else self.mailbox.limit
+
     # -- in ---------------------------------------------------------------------------------------
 
     def _offer(self, receipt: Receipt) -> None:
         self.ledger.routed += 1
         if len(self.items) < self.mailbox.limit:
             self.items.append(receipt)
-            if self.asleep:
+            if self._asleep:
                 self.rouse()
         else:
             self._full(receipt)
@@ -211,7 +228,7 @@ class Inbox:
 
     def _moved_in(self, place: Place[Receipt]) -> None:
         self._forget(place)
-        if self.asleep:
+        if self._asleep:
             self.rouse()
 
     def leave(self, place: Place[Receipt]) -> bool:
@@ -275,7 +292,7 @@ class Inbox:
         self._enter(key, receipt)
         if pushed_out is not None:
             self._owner.conflate(pushed_out)
-        if self.asleep:
+        if self._asleep:
             self.rouse()
 
     def _same(self, receipt: Receipt) -> Hashable:

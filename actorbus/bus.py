@@ -4,9 +4,9 @@
 
     publish -> route (one dict access) -> offer to each inbox -> mailbox -> worker -> handler
 
-`EventBus.publish` is the hot path: it makes one event and one receipt and calls one bound method
-per delivery. Everything but a running bus on its own loop goes through `_begin`, which starts the
-bus, sends the event over from another thread, or says why not.
+`EventBus.publish` is the hot path; see `plain` for its plain case. Everything but a running bus on
+its own loop goes through `_begin`, which starts the bus, sends the event over from another thread,
+or says why not.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from actorbus.lifecycle import Lifecycle
 from actorbus.listening import Listening
 from actorbus.looking import Looking
 from actorbus.options import SubscribeOptions, check_publish_options, whole
-from actorbus.receipt import Receipt, Watch
+from actorbus.plain import plain_first
+from actorbus.receipt import Receipt, receipt_of
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.topic import check_topic
+from actorbus.watch import Watch
 from actorbus.words import ActorState, Strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -123,6 +125,7 @@ class EventBus(Lifecycle, Listening, Looking):
 
     # -- publish ----------------------------------------------------------------------------------
 
+    @plain_first
     def publish(
         self,
         topic: str,
@@ -161,31 +164,20 @@ class EventBus(Lifecycle, Listening, Looking):
         loop = _get_running_loop()
         if loop is not engine.loop or not engine.plain or loop is None:
             loop = self._begin(caused=cause is not None or _cause() is not None)
-        try:
-            route = self._cache.get(topic)
-        except TypeError:
-            route = None  # unhashable, so no text: the check below says so
-        if route is None:
+        if not isinstance(topic, str) or topic not in self._cache:
             check_topic(topic)
-            if loop is not None:
-                route = self._routes.route(topic)
         if cause is None and (hand := in_hand.get()) is not None:
             cause = hand.event
         if headers is not None or id is not None or correlation_id is not None or cause is not None:
             check_publish_options(headers, id, correlation_id, cause)
-        event = engine.make_event(topic, data, key, headers, id, correlation_id, cause)
-        if loop is None or route is None:
+        event = engine.make_event(topic, data, key, headers, id, correlation_id, cause=cause)
+        if loop is None:
             return engine.from_thread(event)
-        receipt = Receipt(event, route, loop.time())
+        route = self._routes.route(topic)
+        receipt = receipt_of(event, route, loop.time())
         if route.threaded:
             receipt.context = copy_context()
-        if cause is not None or not route.offers:
-            engine.dispatch(route, receipt)
-            return receipt
-        route.ring.append(event)
-        route.tally.events += 1
-        for offer in route.offers:
-            offer(receipt)
+        engine.dispatch(route, receipt)
         return receipt
 
     def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
@@ -212,7 +204,7 @@ class EventBus(Lifecycle, Listening, Looking):
         """Make an event of the bus's own for one actor."""
         cause = _cause()
         self._begin(caused=cause is not None)
-        return self._engine.make_event(topic, data, key, None, None, None, cause)
+        return self._engine.make_event(topic, data, key, cause=cause)
 
     # -- subscribe --------------------------------------------------------------------------------
 
@@ -364,8 +356,8 @@ class EventBus(Lifecycle, Listening, Looking):
         route = self._routes.route(topic)
         if not route.shares and not any(each.answers for each in route.addressees):
             raise NoResponderError(topic)
-        event = self._engine.make_event(topic, data, key, headers, None, None, cause)
-        receipt = Receipt(event, route, asyncio.get_running_loop().time())
+        event = self._engine.make_event(topic, data, key, headers, cause=cause)
+        receipt = receipt_of(event, route, asyncio.get_running_loop().time())
         if route.threaded:
             receipt.context = copy_context()
         receipt.watch = Watch(receipt, asking=True)

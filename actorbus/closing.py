@@ -20,8 +20,8 @@ import anyio
 
 from actorbus.hand import Hand
 from actorbus.life import Life
-from actorbus.receipt import hear
 from actorbus.subscription import Subscription
+from actorbus.watch import hear
 from actorbus.words import ActorState, DeadReason
 from actorbus.worker import GRACE
 

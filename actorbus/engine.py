@@ -7,8 +7,9 @@ It owns the loop, the tasks, the threads, the routes and the store of dead lette
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -18,22 +19,34 @@ from typing import Any
 from actorbus import world
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.errors import BusNotRunningError, PayloadError
-from actorbus.event import Event
+from actorbus.event import Event, new_event
 from actorbus.hand import Hand
+from actorbus.home import NO_EPOCH, NOWHERE, Epoch, clock_of, home_of
 from actorbus.hooks import HOOK
 from actorbus.intake import Intake
 from actorbus.lag import LagSampler
 from actorbus.life import Life
-from actorbus.receipt import Receipt, Route, Watch, hear, ring
+from actorbus.receipt import Receipt, Route, receipt_of
 from actorbus.registry import Registry
 from actorbus.routing import overdue
 from actorbus.storm import StormLog
 from actorbus.subscription import Subscription
 from actorbus.threads import Job, Threads
 from actorbus.waiting import guard
+from actorbus.watch import Watch, hear, ring
 from actorbus.words import ActorState, DeadReason
 
-_NUMBERS = itertools.count(1)  # of all buses of the process: their events share one run's name
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """Let every publish of a forked child ask where it is: its loop only seems to run."""
+    for engine in _ENGINES:
+        engine.plain = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Engine:
@@ -43,8 +56,11 @@ class Engine:
         name: Of the bus.
         loop: The loop it runs on, or ran on last; None before the first start.
         open: Whether every publish is accepted.
-        plain: Whether besides nothing is on its way from another thread, so that a publish on the
-            loop needs no further question.
+        plain: Whether besides nothing is on its way from another thread and payloads are not
+            copied, so that a publish on the loop needs no further question.
+        home: The loop as far as telling in which thread it runs now.
+        clock: Returns the loop's time.
+        epoch: What turns that into Unix time.
         draining: Whether only events with a cause are accepted.
         closed: Whether the bus was closed and not started again.
         registry: Subscriptions, streams and supervisors.
@@ -70,6 +86,9 @@ class Engine:
         self.name = name
         self.face = face
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.home = NOWHERE
+        self.clock = time.monotonic
+        self.epoch = NO_EPOCH
         self.open = self.plain = self.draining = self.closed = False
         self.histograms = histograms
         self.copies = copies
@@ -82,7 +101,7 @@ class Engine:
         self.registry = Registry(self, history)
         self.routes = self.registry.routes
         self.dead_letters = DeadLetters(dead_letters, self._redeliver)
-        self.threads = Threads(threads, f"actorbus-{name}")
+        self.threads = Threads(threads, f"actorbus-{name}", self._threads_exhausted)
         self.intake = Intake(name, self._arrive)
         self.lag = LagSampler()
         self.tasks: dict[asyncio.Task[Any], str] = {}
@@ -92,11 +111,10 @@ class Engine:
         self._on_its_way.routed = False
         self._storm = StormLog()
         self._steps: set[asyncio.Task[Any]] = set()
-        self._lent: dict[object, str] = {}
-        self._exhausted = False
         self._to_start: deque[Life] = deque()
         self._starter: asyncio.Task[None] | None = None
         self._pid = os.getpid()
+        _ENGINES.add(self)
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -111,7 +129,8 @@ class Engine:
         self.loop = loop
         self._pid = os.getpid()
         self.open, self.draining, self.closed = True, False, False
-        self.plain = True
+        self.home, self.clock, self.epoch = home_of(loop), clock_of(loop), NO_EPOCH
+        self.plain = not self.copies
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
@@ -171,31 +190,20 @@ class Engine:
 
     # -- one event --------------------------------------------------------------------------------
 
-    def make_event(
-        self,
-        topic: str,
-        data: Any,
-        key: Any,
-        headers: Any,
-        id: str | None,  # noqa: A002 the publish option
-        correlation_id: str | None,
-        cause: Event | None,
-    ) -> Event:
-        """Make the event of a publish."""
+    def look_at_clock(self, at: float) -> Epoch:
+        """Return the present epoch, at a loop time."""
+        if at >= self.epoch.until:
+            self.epoch = Epoch(at, world.wall(), world.run.name)
+        return self.epoch
+
+    def make_event(self, topic: str, data: Any, *options: Any, cause: Event | None = None) -> Event:
+        """Make the event of a publish; for the options see `new_event`."""
         if self.copies:
             try:
                 data = deepcopy(data)
             except Exception as error:
                 raise PayloadError(topic, "copy") from error
-        number = next(_NUMBERS)
-        if cause is None:
-            return Event(
-                topic, data, world.wall(), key, headers, world.run.name, number, id, correlation_id
-            )
-        return Event(
-            topic, data, world.wall(), key, headers, world.run.name, number, id,
-            correlation_id or cause.correlation_id, cause.id, cause._hops + 1,
-        )  # fmt: skip
+        return new_event(topic, data, *options, cause=cause)
 
     def dispatch(self, route: Route, receipt: Receipt) -> None:
         """Hand a receipt to every inbox of a route; the slow twin of what `publish` does."""
@@ -222,7 +230,8 @@ class Engine:
         """Send an event made in another thread on its way to the loop, to all or to one."""
         if self.loop is None or os.getpid() != self._pid:
             raise BusNotRunningError(self.name)
-        receipt = Receipt(event, self._on_its_way, self.loop.time(), context=copy_context())
+        receipt = receipt_of(event, self._on_its_way, self.loop.time())
+        receipt.context = copy_context()
         self.intake.put(receipt, to, caused=event.causation_id is not None)
         self.plain = False
         return receipt
@@ -231,7 +240,7 @@ class Engine:
         """Route what other threads have published so far; return whether there was any."""
         if self.plain or not self.running or asyncio._get_running_loop() is not self.loop:
             return False
-        self.plain = self.open  # first: what arrives meanwhile takes it back
+        self.plain = self.open and not self.copies  # first: what arrives meanwhile takes it back
         return self.intake.flush()
 
     def _arrive(self, receipt: Receipt, to: Subscription | None) -> None:
@@ -269,7 +278,7 @@ class Engine:
 
     def hand_over(self, event: Event, sub: Subscription, *, asking: bool = False) -> Receipt:
         """Deliver an event to one subscription, on the loop."""
-        receipt = Receipt(event, self._on_its_way, sub.loop.time())
+        receipt = receipt_of(event, self._on_its_way, sub.loop.time())
         if not sub.signature.is_async:
             receipt.context = copy_context()
         if asking:
@@ -281,7 +290,7 @@ class Engine:
         sub = self.registry.live.get(letter.subscription)
         if sub is None or self.loop is None or not self.running:
             return False
-        receipt = Receipt(letter.event, self.registry.own_route(sub), self.loop.time())
+        receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())
         sub.inbox.offer(receipt)
         receipt.refusal = None
         await receipt
@@ -292,8 +301,8 @@ class Engine:
         if not self.routes.listened_to or not self.running or self.loop is None:
             return
         route = self.routes.route(topic)
-        event = self.make_event(topic, data, None, None, None, None, None)
-        receipt = Receipt(event, route, self.loop.time())
+        event = self.make_event(topic, data)
+        receipt = receipt_of(event, route, self.loop.time())
         if route.threaded:
             receipt.context = copy_context()
         self.dispatch(route, receipt)
@@ -322,21 +331,15 @@ class Engine:
             task.exception()  # whoever waits for the task deals with it
 
     def lend(self, job: Job, owner: str) -> None:
-        """Run a job in a thread, and remember whose it is until it ends."""
-        token = object()
-        self._lent[token] = owner
+        """Run a job in a thread."""
+        self.threads.lend(job, owner)
 
-        def run() -> Callable[[], None] | None:
-            try:
-                return job()
-            finally:
-                self._lent.pop(token, None)
+    def _threads_exhausted(self) -> None:
+        self.announce("$bus:threads:exhausted", {"threads": self.threads.limit})
 
-        if self.threads.submit(run):
-            self._exhausted = False
-        elif not self._exhausted:
-            self._exhausted = True
-            self.announce("$bus:threads:exhausted", {"threads": self.threads.limit})
+    def book(self) -> None:
+        """Bring the books up to what was published."""
+        self.routes.book()
 
     def quiet(self) -> None:
         """Let whoever waits for idleness look again."""
@@ -388,7 +391,7 @@ class Engine:
         """Return the names of those whose handlers still run though nobody waits for them."""
         handling = [each for each in self.tasks.items() if each[0] not in self._steps]
         names = {owner for task, owner in handling if owner and not task.done()}
-        names |= set(self._lent.copy().values())
+        names |= self.threads.owners
         if hand is not None:
             names.discard(hand.actor.name)
         return tuple(sorted(names))

@@ -11,10 +11,13 @@ one.
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+from actorbus import world
 
 
 class Event(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
@@ -67,3 +70,24 @@ class Event(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
     def __repr__(self) -> str:
         """Show what identifies the event; payloads stay out of logs."""
         return f"Event(id={self.id!r}, topic={self.topic!r})"
+
+
+NUMBERS: Final = itertools.count(1)
+"""Numbers of the events of all buses of the process, which share one run's name."""
+
+
+def new_event(
+    topic: str,
+    data: Any,
+    key: Any = None,
+    headers: Any = None,
+    id: str | None = None,  # noqa: A002 the publish option
+    correlation_id: str | None = None,
+    *,
+    cause: Event | None = None,
+) -> Event:
+    """Make an event that is published now; its cause decides its conversation."""
+    made = (topic, data, world.wall(), key, headers, world.run.name, next(NUMBERS), id)
+    if cause is None:
+        return Event(*made, correlation_id)
+    return Event(*made, correlation_id or cause.correlation_id, cause.id, cause._hops + 1)

@@ -101,6 +101,7 @@ def _match(topic: str, target: Subscription | Tap) -> Match:
     pattern = next(str(each) for each in target.patterns if each.matches(topic))
     if isinstance(target, Tap):
         return Match(target.name, pattern, "stream", 0, None)
+    target.progress()
     inbox = target.inbox
     room = max(0, int(inbox.mailbox.limit) - len(inbox.items))
     return Match(target.name, pattern, str(target.state), room, target.options.group)

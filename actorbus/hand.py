@@ -52,4 +52,19 @@ class Hand:
         return _get_running_loop() is not None and self.task is asyncio.current_task()
 
 
+class AtWork:
+    """How many workers of this process are not asleep, and so may have a delivery in hand.
+
+    While it is 0, nobody need look for one: reading a context variable that is not set takes a
+    search.
+    """
+
+    __slots__ = ("workers",)
+
+    def __init__(self) -> None:
+        self.workers = 0
+
+
+at_work = AtWork()
+
 in_hand: ContextVar[Hand | None] = ContextVar("actorbus_in_hand", default=None)

@@ -25,6 +25,9 @@ from actorbus.event import Event
 
 Prepare = Callable[[Event], Any]
 
+payload: Prepare = attrgetter("data")
+"""What prepares an event for a handler that takes the payload as it is."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signature:
@@ -193,7 +196,7 @@ def preparation(signature: Signature, *, copies: bool) -> Prepare:
         )
     if convert is not None:
         return lambda event: convert(event.data)
-    return attrgetter("data")
+    return payload
 
 
 def _itself(event: Event) -> Event:

@@ -1,6 +1,7 @@
 """History: the last events of the topics in use.
 
-One ring (a bounded deque) per topic. Whoever publishes keeps the ring beside the topic's route and
+One ring (a bounded deque) per topic. What stands in it is an event, or a receipt that can make its
+event when somebody asks. Whoever publishes keeps the ring beside the topic's route and
 appends to it, so an event costs one ``deque.append`` and nothing is looked up.
 
 Kept: the last ``size`` events of each of the ``topics`` most recently used topics. A topic's last
@@ -24,15 +25,30 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import nlargest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+from actorbus.event import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from actorbus.event import Event
     from actorbus.topic import Pattern
 
 _LEAST_SLACK: Final = 8
+
+
+class Unmade(Protocol):
+    """What can make its event when somebody asks."""
+
+    @property
+    def _number(self) -> int: ...
+
+    @property
+    def event(self) -> Event:
+        """The event."""
+
+
+Entry = Event | Unmade
 
 
 class History:
@@ -61,14 +77,14 @@ class History:
         self._topics = topics
         self._slack = max(topics // 4, _LEAST_SLACK)
         self._evicted = evicted
-        self._rings: dict[str, deque[Event]] = {}
-        self._nothing: deque[Event] = deque(maxlen=0)
+        self._rings: dict[str, deque[Entry]] = {}
+        self._nothing: deque[Entry] = deque(maxlen=0)
 
     def __len__(self) -> int:
         """Return the number of rings held."""
         return len(self._rings)
 
-    def ring(self, topic: str) -> deque[Event]:
+    def ring(self, topic: str) -> deque[Entry]:
         """Return the ring of a topic, to append its events to in publish order.
 
         A ring that a topic has not had yet may drop others; `evicted` is called for each.
@@ -97,11 +113,11 @@ class History:
         # A ring older than `limit` others that match has nothing newer than any of their last
         # events, so it cannot contribute.
         rings = nlargest(limit, self._matching(pattern), key=_last_use)
-        events = [event for ring in rings for event in list(ring)[-limit:]]
-        events.sort(key=_number)
-        return events[-limit:]
+        entries = [entry for ring in rings for entry in list(ring)[-limit:]]
+        entries.sort(key=_number)
+        return [e if isinstance(e, Event) else e.event for e in entries[-limit:]]
 
-    def _matching(self, pattern: Pattern) -> Iterable[deque[Event]]:
+    def _matching(self, pattern: Pattern) -> Iterable[deque[Entry]]:
         """Return the rings to show for a pattern; none is empty."""
         if pattern.exact:
             ring = self._rings.get(pattern.text)
@@ -111,7 +127,7 @@ class History:
             rings = dict(nlargest(self._topics, rings.items(), key=lambda item: _last_use(item[1])))
         return [ring for topic, ring in rings.items() if pattern.matches(topic)]
 
-    def _is_recent(self, ring: deque[Event]) -> bool:
+    def _is_recent(self, ring: deque[Entry]) -> bool:
         """Return whether `ring` is one of the `topics` most recently used."""
         if len(self._rings) <= self._topics:
             return True
@@ -139,9 +155,9 @@ class History:
         return _last_use(self._rings[topic])
 
 
-def _number(event: Event) -> int:
-    return event._number
+def _number(entry: Entry) -> int:
+    return entry._number
 
 
-def _last_use(ring: deque[Event]) -> int:
+def _last_use(ring: deque[Entry]) -> int:
     return _number(ring[-1])

@@ -79,7 +79,7 @@ class Keys:
                 return Delivery(receipt, key)
             self._parked.setdefault(key, deque()).append(receipt)
             self.parked[receipt] = key
-            self._sub.inbox.mailbox.limit -= 1
+            self._sub.inbox.keep_room(1)
         return None
 
     def release(self, key: Hashable) -> None:
@@ -155,7 +155,7 @@ class Keys:
         queue.remove(receipt)
         if not queue:
             del self._parked[key]
-        self._sub.inbox.mailbox.limit += 1
+        self._sub.inbox.keep_room(-1)
 
 
 class KeyedWorker(Worker):
@@ -171,7 +171,8 @@ class KeyedWorker(Worker):
     async def _work(self) -> None:
         life = self.life
         while self.keen:
-            await self.breathe()
+            if self.overdue:
+                await self.breathe()
             delivery = life.resume.popleft() if life.resume else self._keys.take()
             if delivery is None:
                 if life.finishing and not self._keys.later:

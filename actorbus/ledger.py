@@ -14,12 +14,17 @@ Everything here is plain integers: an increment costs about 20 ns, a call into a
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from actorbus.words import DeadReason
 
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 """Upper bounds of the histogram buckets, in seconds; a last bucket has no bound."""
+
+
+GROUP = 8  # waits looked at together
 
 
 class Histogram:
@@ -41,6 +46,16 @@ class Histogram:
         self.counts[bisect_left(BUCKETS, seconds)] += times
         self.total += seconds * times
 
+    def spread(self, seconds: list[float]) -> None:
+        """Count several observations, most of them in one bucket."""
+        bucket = bisect_left(BUCKETS, min(seconds))
+        if bucket == bisect_left(BUCKETS, max(seconds)):
+            self.counts[bucket] += len(seconds)
+        else:
+            for each in seconds:
+                self.counts[bisect_left(BUCKETS, each)] += 1
+        self.total += sum(seconds)
+
     def merge(self, other: Histogram) -> None:
         """Add everything `other` has counted."""
         for bucket, count in enumerate(other.counts):
@@ -53,6 +68,12 @@ class Histogram:
         twin.counts = self.counts.copy()
         twin.total = self.total
         return twin
+
+
+class Published(Protocol):
+    """What was published at a loop time."""
+
+    at: float
 
 
 class Ledger:
@@ -122,6 +143,34 @@ class Ledger:
         if self.duration is None:
             self.duration = Histogram()
         self.duration.add(seconds, times)
+
+    def account(self, ats: Sequence[Published], began: float, ended: float) -> None:
+        """Count the waits and durations of deliveries that were handled and timed together.
+
+        Args:
+            ats: What was published when, in order.
+            began: Loop time at which the first was begun.
+            ended: Loop time at which the last had ended.
+        """
+        wait = self.wait = self.wait or Histogram()
+        duration = self.duration = self.duration or Histogram()
+        took, count = ended - began, len(ats)
+        first, last = ats[0].at, ats[-1].at
+        bucket = bisect_left(BUCKETS, began - last)
+        if bucket == bisect_left(BUCKETS, ended - first):
+            wait.counts[bucket] += count
+            wait.total += (began - (first + last) / 2) * count
+        else:  # they differ where it matters: take the starts as evenly spread
+            each = took / count
+            for start in range(0, count, GROUP):
+                group = ats[start : start + GROUP]
+                wait.spread([began + each * (start + n) - one.at for n, one in enumerate(group)])
+        duration.total += took
+        if took <= BUCKETS[0]:
+            duration.counts[0] += count
+        else:  # it was one of them that took the time
+            duration.counts[0] += count - 1
+            duration.counts[bisect_left(BUCKETS, took)] += 1
 
     def merge(self, other: Ledger) -> None:
         """Add everything `other` has counted, as when a subscription has ended."""

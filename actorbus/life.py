@@ -20,10 +20,10 @@ from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.hooks import Hooks
-from actorbus.receipt import hear
 from actorbus.restart import Backoff, Window, doubling
 from actorbus.staff import Staff
 from actorbus.subscription import Subscription
+from actorbus.watch import hear
 from actorbus.words import ActorState, DeadReason, Directive, GiveUp
 from actorbus.worker import GRACE
 from actorbus.workplace import Host

@@ -20,6 +20,7 @@ item moved in takes it back, unless a consumer already has it.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 from types import GenericAlias
@@ -78,7 +79,7 @@ class Mailbox(Generic[T]):
 
     def __init__(self, maxsize: int = 0) -> None:
         self._maxsize = maxsize
-        self.limit: float = maxsize if maxsize > 0 else float("inf")
+        self.limit = maxsize if maxsize > 0 else sys.maxsize
         self.items: deque[T] = deque()
         self.line: deque[Place[T]] | None = None  # made on demand: an empty deque takes 600 bytes
         self._getters: deque[asyncio.Future[None]] | None = None

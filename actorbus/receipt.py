@@ -12,17 +12,21 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from actorbus.event import Event
 from actorbus.hand import Hand, in_hand
+from actorbus.home import NO_EPOCH, Epoch
 from actorbus.outside import blocking, elsewhere, is_outside
+from actorbus.watch import Watch, hear, ring
 from actorbus.words import Outcome
 
 if TYPE_CHECKING:
     from actorbus.mailbox import Place
+
+T = TypeVar("T")
 
 
 class Addressee(Protocol):
@@ -66,6 +70,8 @@ class Route:
         offers: One bound method per delivery, in order of subscription.
         addressees: Who gets each event; group members are chosen per event.
         shares: The groups among them.
+        doors: The queue and the inbox of each, where every delivery is a plain one; else empty.
+        events: Those published through the doors and not yet in any books.
         ring: The topic's history.
         tally: Counts the topic's events.
         public: Whether it is a user's topic: the bus's own are in no history or statistics.
@@ -74,8 +80,8 @@ class Route:
     """
 
     __slots__ = (
-        "addressees", "exchange", "offers", "public", "ring", "routed", "shares", "tally",
-        "threaded", "topic",
+        "addressees", "doors", "events", "exchange", "offers", "public", "ring", "routed", "shares",
+        "tally", "threaded", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -88,9 +94,11 @@ class Route:
         self.exchange = exchange
         self.topic = topic
         self.offers = tuple(offers)
+        self.doors: tuple[Any, ...] = ()
         self.addressees = tuple(addressees)
         self.shares: tuple[Any, ...] = ()
-        self.ring: deque[Event] = deque(maxlen=0)
+        self.ring: deque[Any] = deque(maxlen=0)
+        self.events = 0
         self.tally = Tally()
         self.public = False
         self.threaded = False
@@ -104,6 +112,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.events = 0
+
+
+Places = list[tuple[Addressee, "Place[Receipt]"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,65 +133,35 @@ class Settlement:
         return Outcome.DEAD not in self.outcomes.values()
 
 
-class Watch:
-    """Somebody wants to know of every settled delivery of a receipt.
+class Extra:
+    """What only some receipts need: it is made when something is to be remembered.
 
-    Attributes:
-        receipt: The receipt.
-        pending: Who has not settled yet.
-        asking: Whether the first reply that is not None ends the wait.
-        reply: The first such reply.
-        failed: (subscription, reason, error) of the first dead delivery, or None.
+    For the attributes see `Receipt`.
     """
 
-    __slots__ = ("asking", "bells", "failed", "pending", "receipt", "reply")
-
-    def __init__(
-        self, receipt: Receipt, pending: Iterable[Addressee] = (), *, asking: bool = False
-    ) -> None:
-        self.receipt = receipt
-        self.pending = set(pending)
-        self.asking = asking
-        self.reply: Any = None
-        self.failed: tuple[str, str, BaseException | None] | None = None
-        self.bells: list[asyncio.Future[None]] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether there is nothing more to wait for."""
-        return not self.pending or (self.asking and self.reply is not None)
-
-    def settle(self, addressee: Addressee, reply: object = None) -> None:
-        """Take note of one settled delivery."""
-        self.pending.discard(addressee)
-        if reply is not None and self.reply is None and addressee.answers:
-            self.reply = reply
-        if self.done:
-            ring(self.bells)
-
-    async def wait(self) -> None:
-        """Wait until done; cancelling takes nothing back."""
-        while not self.done:
-            await hear(self.bells)
+    __slots__ = (
+        "awaiting", "bells", "context", "fates", "members", "places", "refusal", "refused", "watch",
+    )  # fmt: skip
 
 
-def ring(bells: list[asyncio.Future[None]]) -> None:
-    """Wake everybody who hears one of the bells."""
-    for bell in bells:
-        if not bell.done() and not bell.get_loop().is_closed():
-            bell.set_result(None)
-    bells.clear()
+class _Rare(Generic[T]):
+    """An attribute of a receipt that is kept in its `Extra`."""
 
+    __slots__ = ("_default", "_name")
 
-async def hear(bells: list[asyncio.Future[None]]) -> None:
-    """Wait for the next `ring`."""
-    bell = asyncio.get_running_loop().create_future()
-    bells.append(bell)
-    try:
-        await bell
-    finally:
-        if bell in bells:
-            bells.remove(bell)
+    def __init__(self, default: T) -> None:
+        self._default = default
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, receipt: Receipt, _: type) -> T:
+        return getattr(receipt.extra, self._name, self._default)
+
+    def __set__(self, receipt: Receipt, value: T) -> None:
+        if receipt.extra is None:
+            receipt.extra = Extra()
+        setattr(receipt.extra, self._name, value)
 
 
 class Receipt(msgspec.Struct, eq=False):
@@ -190,22 +171,37 @@ class Receipt(msgspec.Struct, eq=False):
     up. Not awaiting it loses nothing that fits.
 
     Attributes:
-        event: The event that was published.
-        refused: Deliveries given up before they were admitted.
+        data: The payload.
+        refused: Number of deliveries given up before they were admitted.
     """
 
-    event: Event
     route: Route
+    data: Any
     at: float  # loop time of the publish
-    refused: int = 0
-    context: Context | None = None  # the publisher's, where a handler runs in a thread
-    places: list[tuple[Addressee, Place[Receipt]]] | None = None  # in the lines now
-    members: list[Addressee] | None = None  # whom the groups chose
-    fates: dict[str, Outcome] | None = None  # of the deliveries that are dead or conflated
-    refusal: Callable[[], Exception] | None = None  # what awaiting raises
-    watch: Watch | None = None
-    awaiting: int = 0  # tasks that await admission
-    bells: list[asyncio.Future[None]] | None = None
+    _epoch: Epoch
+    _number: int
+    _event: Event | None = None  # made when somebody asks for it: a handler of payloads does not
+    extra: Extra | None = None
+
+    refused = _Rare(0)
+    context = _Rare[Context | None](None)  # the publisher's, where a handler runs in a thread
+    places = _Rare[Places | None](None)  # in the lines now
+    members = _Rare[list[Addressee] | None](None)  # whom the groups chose
+    fates = _Rare[dict[str, Outcome] | None](None)  # of the deliveries that are dead or conflated
+    refusal = _Rare[Callable[[], Exception] | None](None)  # what awaiting raises
+    watch = _Rare[Watch | None](None)
+    awaiting = _Rare(0)  # tasks that await admission
+    bells = _Rare[list[asyncio.Future[None]] | None](None)
+
+    @property
+    def event(self) -> Event:
+        """The event that was published."""
+        event = self._event
+        if event is None:
+            time, run = self._epoch.unix(self.at), self._epoch.run
+            event = Event(self.route.topic, self.data, time, None, None, run, self._number)
+            self._event = event
+        return event
 
     @property
     def deliveries(self) -> int:
@@ -236,7 +232,9 @@ class Receipt(msgspec.Struct, eq=False):
 
         Both only after every other delivery is admitted or given up. Cancelling takes nothing back.
         """
-        if self.places or self.refusal is not None or not self.route.routed:
+        if self.extra is not None and (
+            self.places or self.refusal is not None or not self.route.routed
+        ):
             waiting = self._admission(_own_hand())
             exchange = self.route.exchange
             if is_outside(exchange.loop):
@@ -382,6 +380,11 @@ class Receipt(msgspec.Struct, eq=False):
         if self.awaiting == 0 or self.awaiting == change:
             for addressee, place in self.places or ():
                 addressee.reawaited(place, awaited=self.awaiting > 0)
+
+
+def receipt_of(event: Event, route: Route, at: float) -> Receipt:
+    """Return a receipt of an event that has been made, published at a loop time."""
+    return Receipt(route, event.data, at, NO_EPOCH, event._number, event)
 
 
 def _own_hand() -> Hand | None:

@@ -17,7 +17,7 @@ from actorbus.handler import Signature, describe, inspect_handler, same_handler
 from actorbus.ledger import ActorReading, Audit, Ledger, Terms
 from actorbus.life import Life
 from actorbus.options import SubscribeOptions, check_options
-from actorbus.receipt import Exchange, Receipt, Route
+from actorbus.receipt import Exchange, Receipt, Route, receipt_of
 from actorbus.routing import Routes
 from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
@@ -146,7 +146,7 @@ class Registry:
         if replay:
             route = Route(self._owner, "", (tap.offer,), (tap,))
             for event in self.routes.recent(tap.patterns, replay):
-                tap.offer(Receipt(event, route, 0.0))
+                tap.offer(receipt_of(event, route, 0.0))
         self.routes.add(tap)
 
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
@@ -191,7 +191,7 @@ class Registry:
         limit = count if not sub.options.exclude else 1_000_000_000
         events = [e for e in self.routes.recent(sub.patterns, limit) if sub.wants(e.topic)]
         for event in events[-count:]:
-            sub.inbox.offer(Receipt(event, self.own_route(sub), loop.time()))
+            sub.inbox.offer(receipt_of(event, self.own_route(sub), loop.time()))
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -256,6 +256,7 @@ class Registry:
         """Close the books of a subscription that has ended and settled."""
         if sub in self._ending:
             del self._ending[sub]
+            self.routes.book()
             label = ENDED if self._labels.pop(sub, None) else OTHERS
             self._sums[label].merge(sub.ledger)
 

@@ -16,9 +16,10 @@ from actorbus.router import Router
 from actorbus.subscription import Subscription
 from actorbus.tap import Tap
 from actorbus.topic import Pattern
-from actorbus.words import DeadReason
+from actorbus.words import DeadReason, Overflow
 
 OTHER = "_other"
+UNBOOKED = 1000  # routes with events that are not in the books, at most
 NAMED_TOPICS = 200  # topics counted by name; names come from outside and must not grow a table
 
 Target = Subscription | Tap
@@ -49,6 +50,7 @@ class Group:
 
 
 def _room(member: Subscription) -> float:
+    member.progress()
     inbox = member.inbox
     return inbox.mailbox.limit - len(inbox.items) - inbox.waiting
 
@@ -97,6 +99,7 @@ class Routes:
         self.other = Tally()
         self._groups: dict[str, Group] = {}
         self._own_listeners = 0
+        self._unbooked: list[Route] = []
 
     @property
     def listened_to(self) -> bool:
@@ -119,6 +122,21 @@ class Routes:
         """Return the route of a checked topic."""
         return self._router.route(topic)
 
+    def has_events(self, route: Route) -> None:
+        """Take note that a route has events that are not in the books yet."""
+        if len(self._unbooked) >= UNBOOKED:
+            self.book()
+        self._unbooked.append(route)
+
+    def book(self) -> None:
+        """Book the events of the plain case: once for each topic and subscription, not for each."""
+        for route in self._unbooked:
+            events, route.events = route.events, 0
+            route.tally.events += events
+            for _, inbox in route.doors:
+                inbox.ledger.routed += events
+        self._unbooked.clear()
+
     def targets(self, topic: str) -> list[Target]:
         """Return who matches a topic, in order of subscription, excludes taken off."""
         matched = sorted(self._router.match(topic), key=_order)
@@ -139,6 +157,7 @@ class Routes:
 
     def published(self) -> dict[str, int]:
         """Return the events published per topic, and on all other topics."""
+        self.book()
         counts = {topic: tally.events for topic, tally in self.tallies.items()}
         return {**counts, OTHER: self.other.events}
 
@@ -167,13 +186,14 @@ class Routes:
         offers += [share.offer for share in shared]
         route = Route(self._exchange, topic, offers, singles)
         route.shares = tuple(shared)
-        route.threaded = any(
-            isinstance(each, Subscription) and not each.signature.is_async for each in targets
-        )
+        subs = [each for each in targets if isinstance(each, Subscription)]
+        route.threaded = any(not each.signature.is_async for each in subs)
         if not topic.startswith("$"):
             route.public = True
             route.ring = self.history.ring(topic)
             route.tally = self.tally(topic, wanted=bool(offers))
+            if not route.threaded and all(_is_plain(target) for target in targets):
+                route.doors = tuple((target.inbox.items, target.inbox) for target in subs)
         return route
 
 
@@ -186,6 +206,15 @@ def overdue(route: Route, receipt: Receipt, reason: DeadReason) -> None:
             target.inbox.refuse(receipt, reason)
         elif isinstance(target, Tap):
             target.offer(receipt)
+
+
+def _is_plain(target: Target) -> bool:
+    """Return whether a delivery only has to be put where there is room."""
+    return (
+        isinstance(target, Subscription)
+        and target.options.group is None
+        and target.options.overflow is not Overflow.LATEST
+    )
 
 
 def _order(target: Target) -> int:

@@ -23,10 +23,11 @@ from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.handler import preparation
 from actorbus.keyed import KeyedThreadWorker, KeyedWorker, Keys
-from actorbus.receipt import Receipt, ring
+from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.threaded import ThreadWorker, call_plain
 from actorbus.threads import Job
+from actorbus.watch import ring
 from actorbus.words import ActorState, DeadReason, Overflow
 from actorbus.worker import POISON, Worker
 from actorbus.workplace import Host
@@ -47,7 +48,7 @@ class Staff:
         resume: Interrupted deliveries, run before anything else.
         keys: Of a keyed actor, the busy keys; else None.
         naps: Delays that a drain shortens.
-        lends: Whether a thread is lent several deliveries at once.
+        together: Whether several deliveries are taken at once, or lent to a thread.
         probing: Whether a suspended actor tries one delivery.
         finishing: Whether it ends once its mail is handled.
     """
@@ -66,7 +67,7 @@ class Staff:
         sub.inbox.parking = self.keys
         threaded = not sub.signature.is_async and not options.inline
         pushes_out = options.overflow in (Overflow.DROP_OLD, Overflow.LATEST)
-        self.lends = threaded and options.concurrency == 1 and not pushes_out
+        self.together = options.concurrency == 1 and not pushes_out
         self.call: Callable[[Any], Any] = self._inline if options.inline else sub.handler
         self.prepare = preparation(sub.signature, copies=host.copies)
         self.bells: list[asyncio.Future[None]] = []
@@ -106,8 +107,7 @@ class Staff:
     def progress(self) -> None:
         """Bring the books up to what threads have done."""
         for worker in self.workers:
-            if isinstance(worker, ThreadWorker):
-                worker.progress()
+            worker.progress()
 
     def pending(self) -> tuple[int, int, int]:
         """Return how many deliveries are parked for a key, running, and retrying."""
@@ -151,10 +151,9 @@ class Staff:
         return False
 
     def cut(self) -> None:
-        """Take back what threads were lent and have not started."""
+        """Take back what workers have taken together, or lent to threads, and not begun."""
         for worker in self.workers:
-            if isinstance(worker, ThreadWorker):
-                worker.cut()
+            worker.cut()
 
     # -- hiring -----------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from actorbus import world
 from actorbus.admission import Inbox
 from actorbus.dead_letter import DeadLetter
 from actorbus.ledger import Ledger, Terms
-from actorbus.receipt import Exchange, Receipt, hear, ring
+from actorbus.receipt import Exchange, Receipt
+from actorbus.watch import hear, ring
 from actorbus.words import ActorState, DeadReason, Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 class Bus(Exchange, Protocol):
     """What a subscription needs to know of its bus."""
+
+    def book(self) -> None:
+        """Bring the books up to what was published."""
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep, log and announce a dead letter."""
@@ -156,6 +160,7 @@ class Subscription:
         if receipt.fates and self.name in receipt.fates:
             return False
         places = receipt.places or ()
+        self.life.progress()
         return (
             any(addressee is self for addressee, _ in places)
             or receipt in self.inbox.items
@@ -221,6 +226,7 @@ class Subscription:
 
     def terms(self) -> Terms:
         """Return the terms of the law, the pending ones counted by looking."""
+        self.bus.book()
         parked, running, retrying = self.life.pending()
         ledger = self.ledger
         return Terms(

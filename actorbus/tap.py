@@ -16,8 +16,9 @@ from actorbus.event import Event
 from actorbus.ledger import Ledger, Terms
 from actorbus.mailbox import Place
 from actorbus.options import whole
-from actorbus.receipt import Receipt, hear, ring
+from actorbus.receipt import Receipt
 from actorbus.topic import Pattern
+from actorbus.watch import hear, ring
 from actorbus.words import Outcome, Overflow
 
 

@@ -175,10 +175,10 @@ class ThreadWorker(Worker):
             raise asyncio.CancelledError  # evicted while it waited for a thread
         return hop.replies[0][0]
 
-    async def _chunk(self) -> bool:
+    async def _lot(self) -> bool:
         """Lend the first deliveries of the mailbox to a thread."""
-        if not self.life.lends:
-            return await super()._chunk()
+        if not self.life.together:
+            return await super()._lot()
         items = self.life.sub.inbox.items
         receipts = [
             items[index] for index in range(min(1 if self.life.probing else BATCH, len(items)))

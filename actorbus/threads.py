@@ -24,10 +24,14 @@ class Threads:
     Args:
         limit: Threads at most.
         name: Prefix of their names.
+        exhausted: Called when a job has to wait for a thread and the one before had not.
     """
 
-    def __init__(self, limit: int, name: str) -> None:
+    def __init__(self, limit: int, name: str, exhausted: Callable[[], None] = lambda: None) -> None:
         self.limit = limit
+        self._exhausted = exhausted
+        self._waits = False
+        self._lent: dict[object, str] = {}
         self._name = name
         self._jobs: deque[Job] = deque()
         self._state = threading.Condition()
@@ -42,6 +46,26 @@ class Threads:
         """Jobs that run now or wait for a thread."""
         with self._state:
             return len(self._working) + len(self._jobs) + self._telling
+
+    @property
+    def owners(self) -> set[str]:
+        """Whose jobs run now or wait for a thread."""
+        return set(self._lent.copy().values())
+
+    def lend(self, job: Job, owner: str) -> None:
+        """Run a job in a thread, and remember whose it is until it ends."""
+        token = object()
+        self._lent[token] = owner
+
+        def run() -> Callable[[], None] | None:
+            try:
+                return job()
+            finally:
+                self._lent.pop(token, None)
+
+        waited, self._waits = self._waits, not self.submit(run)
+        if self._waits and not waited:
+            self._exhausted()
 
     def submit(self, job: Job) -> bool:
         """Run a job in a thread.

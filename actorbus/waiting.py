@@ -22,8 +22,9 @@ from actorbus.errors import DeadlockError
 from actorbus.hand import Hand
 from actorbus.life import Life
 from actorbus.mailbox import Place
-from actorbus.receipt import Receipt, Watch
+from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
+from actorbus.watch import Watch
 from actorbus.words import ActorState, DeadReason
 from actorbus.worker import Worker
 

@@ -4,11 +4,11 @@ Returned is ack, raised is nack: there is no acknowledgement to forget. A failed
 again in place, the mailbox waiting behind it, until it is acked or given up; then the actor's life
 decides what becomes of the actor.
 
-The chunk rule: deliveries are taken one by one but timed together, up to 32 at a time. A chunk that
-took no longer than the first histogram bucket puts all its durations there; one that took longer
-held one slow delivery, and the next ones are timed singly until they are fast again. Waits are
-booked together when the first and the last of the chunk fall into one bucket, else one by one, the
-starts taken as evenly spread. A clock reading costs as much as half a trivial handler call.
+The chunk rule: deliveries are timed together, up to 64 at a time. A chunk that took no longer than
+the first histogram bucket puts all its durations there; one that took longer held one slow
+delivery, and the next ones are timed singly until they are fast again. Waits are booked together
+when the first and the last of the chunk fall into one bucket, else one by one, the starts taken as
+evenly spread. A clock reading costs as much as half a trivial handler call.
 
 A worker whose handler will not end is abandoned: its delivery is taken from it (`receipt` is None
 then) and whatever the handler returns later is ignored.
@@ -17,22 +17,22 @@ then) and whatever the handler returns later is ignored.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
 from actorbus import world
 from actorbus.delivery import Delivery, nap
-from actorbus.hand import Hand, in_hand
-from actorbus.handler import InvalidPayload
+from actorbus.hand import Hand, at_work, in_hand
+from actorbus.handler import InvalidPayload, payload
 from actorbus.ledger import BUCKETS
+from actorbus.lot import Lot
 from actorbus.receipt import Receipt
 from actorbus.retry import Reject
 from actorbus.words import DeadReason
 from actorbus.workplace import Workplace
 
 TURN = 0.005  # seconds a busy worker keeps the loop before it yields
-CHUNK = 32  # deliveries timed together
+CHUNK = 64  # deliveries timed together
 FAST = BUCKETS[0]
 GRACE = 1.0  # seconds a cancelled handler may go on before it is abandoned
 POISON = 3  # interruptions after which a delivery is given up
@@ -42,8 +42,8 @@ class Worker(Hand):
     """Runs one actor's deliveries, one at a time, in a task of its own."""
 
     __slots__ = (
-        "_deadline", "_expired", "_mark", "_size", "_took", "_turn", "delivery", "evicted", "keen",
-        "life", "retrying", "waker",
+        "_deadline", "_expired", "_mark", "_size", "_turn", "delivery", "evicted", "keen", "life",
+        "loop", "lot", "retrying", "waker",
     )  # fmt: skip
 
     def __init__(self, life: Workplace) -> None:
@@ -57,13 +57,18 @@ class Worker(Hand):
         self._expired = False
         self._deadline: asyncio.TimerHandle | None = None
         self._size = 1
-        self._took = 0.0
-        self._mark = self._turn = life.loop.time()
+        self.lot = Lot(life.sub.inbox, single=not life.together)
+        self.loop = life.loop
+        self._mark = self._turn = self.loop.time()
 
     async def run(self) -> None:
         """Work until there is no more to do, or the worker is evicted."""
         in_hand.set(self)
-        await self._work()
+        at_work.workers += 1
+        try:
+            await self._work()
+        finally:
+            at_work.workers -= 1
 
     @property
     def holds(self) -> Receipt | None:
@@ -85,12 +90,14 @@ class Worker(Hand):
         """End the worker, interrupting what it has in hand."""
         self.keen = False
         self.evicted = True
+        self.lot.put_back()
         if self.task is not None:
             self.task.cancel()
 
     def release(self) -> None:
         """End the worker when it has finished what it has in hand."""
         self.keen = False
+        self.lot.put_back()
         if self.waker is not None and self.task is not None:
             self.evicted = True
             self.task.cancel()
@@ -98,7 +105,16 @@ class Worker(Hand):
     def abandon(self) -> None:
         """Take note that nobody waits for the handler any more."""
         self.keen = False
+        self.lot.put_back()
         self.receipt = self.delivery = None
+
+    def progress(self) -> None:
+        """Bring the books up to what is done."""
+        self.lot.put_back()
+
+    def cut(self) -> None:
+        """Take back what has not begun."""
+        self.lot.put_back()
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -109,7 +125,7 @@ class Worker(Hand):
             if life.resume:
                 going_on = await self.handle(life.resume.popleft())
             elif items:
-                going_on = await self._chunk()
+                going_on = await self._lot()
             elif life.finishing:
                 return
             else:
@@ -120,98 +136,64 @@ class Worker(Hand):
 
     async def sleep(self) -> None:
         """Wait until roused."""
-        self.waker = self.life.loop.create_future()
+        self.waker = self.loop.create_future()
         self.life.sleeps(self)
+        at_work.workers -= 1
         try:
             await self.waker
         finally:
+            at_work.workers += 1
             self.waker = None
-        self._mark = self._turn = self.life.loop.time()
+        self._mark = self._turn = self.loop.time()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the worker has kept the loop for a turn."""
+        return self._mark - self._turn > TURN
 
     async def breathe(self) -> None:
-        """Yield to the loop if the worker has kept it for a turn."""
+        """Yield to the loop: the worker has kept it for a turn."""
+        await asyncio.sleep(0)
+        self._mark = self._turn = self.loop.time()
+
+    async def _lot(self) -> bool:
+        """Take and handle a lot of deliveries, or a turn's part of it; return whether to go on."""
         if self._mark - self._turn > TURN:
-            await asyncio.sleep(0)
-            self._mark = self._turn = self.life.loop.time()
-
-    async def _chunk(self) -> bool:
-        """Take and handle up to a chunk of deliveries; return whether to go on."""
-        await self.breathe()
-        life, sub = self.life, self.life.sub
-        inbox, ledger = sub.inbox, sub.ledger
-        items, prepare, call = inbox.items, life.prepare, self.call
-        started = self._mark
-        size = min(self._size, len(items))
-        if not size:
-            return True
-        first_at, last_at = items[0].at, items[size - 1].at
-        ats: list[float] | None = None  # of each delivery, where their waits differ in bucket
-        if size > 1 and _bucket(started - last_at) != _bucket(started + self._took - first_at):
-            ats = []
-        done = 0
-        failure: BaseException | None = None
-        try:
-            while done < size and items and self.keen:
-                receipt = items.popleft()
-                self.receipt = receipt
-                if inbox.pressed:
-                    inbox.relieve()
-                if ats is not None:
-                    ats.append(receipt.at)
-                reply = await call(prepare(receipt.event))
+            await self.breathe()
+        life, lot = self.life, self.lot
+        ledger, call = life.sub.inbox.ledger, self.call
+        prepare = None if life.prepare is payload else life.prepare
+        while True:
+            started = self._mark
+            failure: BaseException | None = None
+            try:
+                for receipt in lot.begin(self._size):
+                    self.receipt = receipt
+                    reply = await call(receipt.data if prepare is None else prepare(receipt.event))
+                    if self.receipt is not receipt:
+                        return False  # abandoned meanwhile: the delivery was settled elsewhere
+                    if receipt.extra is not None and receipt.watch is not None:
+                        receipt.watch.settle(life.sub, reply)
+            except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
+                failure = error
                 if self.receipt is not receipt:
-                    return False  # abandoned meanwhile: the delivery was settled elsewhere
-                ledger.acked += 1
-                done += 1
-                if receipt.watch is not None:
-                    receipt.watch.settle(sub, reply)
-        except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
-            failure = error
-            if self.receipt is not receipt:
-                return False
-        self._mark = life.loop.time()
-        failed_at = None if failure is None else receipt.at
-        self._account(done, started, (first_at + last_at) / 2, ats, failed_at)
-        if failure is not None:
-            delivery = Delivery(receipt)
-            delivery.attempts, delivery.began = 1, started
-            return await self.handle(delivery, failure)
-        self.receipt = None
-        if life.probing:
-            life.probed()
-        return True
-
-    def _account(
-        self, done: int, started: float, at: float, ats: list[float] | None, failed: float | None
-    ) -> None:
-        """Book the times of a chunk: `done` deliveries acked, and perhaps one more that failed.
-
-        The loop times are those at which the chunk was begun, at which it was published on the
-        average, at which each was (where it matters), and at which the failed one was.
-        """
-        took = self._took = self._mark - started
-        slow = took > FAST or failed is not None
-        self._size = 1 if slow else min(CHUNK, self._size * 2)
-        if not self.life.histograms:
-            return
-        ledger = self.life.sub.ledger
-        if failed is not None:
-            ledger.waited(started - failed)
-            ledger.took(took)
-        if not done:
-            return
-        if ats is None:
-            ledger.waited(started - at, done)
-        else:
-            for number, published in enumerate(ats[:done]):
-                ledger.waited(started + took * number / done - published)
-        if failed is not None:
-            ledger.took(0.0, done)  # it was the failed one that took the time
-        elif took <= FAST or done == 1:
-            ledger.took(took / done, done)
-        else:
-            ledger.took(0.0, done - 1)
-            ledger.took(took)
+                    return False
+            self._mark = self.loop.time()
+            chunk = lot.close(failed=failure is not None)
+            if life.histograms and chunk:
+                ledger.account(chunk, started, self._mark)
+            if failure is not None:
+                self._size = 1
+                delivery = Delivery(receipt)
+                delivery.attempts, delivery.began = 1, started
+                return await self.handle(delivery, failure)
+            self._size = min(CHUNK, self._size * 2) if self._mark - started <= FAST else 1
+            self.receipt = None
+            if life.probing and chunk:
+                life.probed()
+            if not lot.stock or self._mark - self._turn > TURN:
+                lot.put_back()
+                return True
 
     # -- a delivery that has failed, or was interrupted -------------------------------------------
 
@@ -263,7 +245,7 @@ class Worker(Hand):
 
     async def _attempt(self, delivery: Delivery) -> BaseException | None:
         life, receipt = self.life, delivery.receipt
-        started = life.loop.time()
+        started = self.loop.time()
         if delivery.attempts == 0:
             delivery.began = started
         delivery.attempts += 1
@@ -273,7 +255,7 @@ class Worker(Hand):
             reply = await self.call(life.prepare(receipt.event))
         except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
             failure = error
-        self._mark = life.loop.time()
+        self._mark = self.loop.time()
         if self.receipt is receipt:
             if life.histograms:
                 life.sub.ledger.took(self._mark - started)
@@ -303,7 +285,7 @@ class Worker(Hand):
     def _too_late(self, delivery: Delivery) -> bool:
         """Return whether a restart or a busy actor has put a retry off beyond its time."""
         limit = self.life.sub.options.retry.max_elapsed
-        return limit is not None and self.life.loop.time() - delivery.began > limit
+        return limit is not None and self.loop.time() - delivery.began > limit
 
     def _classified(self, error: BaseException) -> BaseException:
         """Count a failed attempt; tell a time limit from a cancellation nobody asked us for."""
@@ -331,7 +313,7 @@ class Worker(Hand):
         options = self.life.sub.options
         if options.once or isinstance(error, InvalidPayload):
             return None
-        elapsed = self.life.loop.time() - delivery.began
+        elapsed = self.loop.time() - delivery.began
         delay = options.retry.delay(delivery.attempts, error, elapsed, world.random)
         return None if delay is None else min(delay, self.life.longest_nap)
 
@@ -356,7 +338,7 @@ class Worker(Hand):
     async def _pause(self, delivery: Delivery, seconds: float) -> bool:  # noqa: ARG002 keyed: used
         """Wait before the next attempt; return False if somebody else will make it."""
         self.retrying = True
-        await nap(self.life.loop, self.life.naps, seconds)
+        await nap(self.loop, self.life.naps, seconds)
         return True
 
     # -- time limits ------------------------------------------------------------------------------
@@ -367,7 +349,7 @@ class Worker(Hand):
         return self.life.call if self.life.sub.options.timeout is None else self._timed
 
     async def _timed(self, argument: Any) -> Any:
-        loop, timeout = self.life.loop, self.life.sub.options.timeout
+        loop, timeout = self.loop, self.life.sub.options.timeout
         self._deadline = loop.call_later(timeout or 0.0, self._expire)
         try:
             reply = await self.life.call(argument)
@@ -382,7 +364,7 @@ class Worker(Hand):
             return
         self._expired = True
         self.task.cancel()
-        self._deadline = self.life.loop.call_later(GRACE, self._ignored)
+        self._deadline = self.loop.call_later(GRACE, self._ignored)
 
     def _ignored(self) -> None:
         self._expired = False
@@ -394,7 +376,3 @@ class Worker(Hand):
         self._expired = False
         if self.task is not None and not self.evicted:
             self.task.uncancel()
-
-
-def _bucket(seconds: float) -> int:
-    return bisect_left(BUCKETS, seconds)

@@ -62,7 +62,7 @@ class Workplace(Protocol):
     naps: set[Nap]
     finishing: bool
     probing: bool
-    lends: bool
+    together: bool
     keys: Any
 
     @property

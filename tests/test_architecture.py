@@ -26,13 +26,13 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     ("words", "topic", "event", "frames"),
     {
         "router", "mailbox", "ledger", "history", "retry", "restart", "dead_letter", "deadlock",
-        "hand", "handler", "outside", "threads", "storm",
+        "hand", "handler", "home", "outside", "threads", "storm", "watch",
     },
     (
-        "lag", "receipt", "admission", "options", "subscription", "delivery", "workplace",
+        "lag", "receipt", "admission", "lot", "options", "subscription", "delivery", "workplace",
         "worker", "threaded", "keyed", "staff", "hooks", "actor", "life", "tap", "supervisor",
         "routing", "registry", "waiting", "intake", "engine", "asking", "explain", "closing",
-        "running", "looking", "listening", "lifecycle", "bus",
+        "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3
