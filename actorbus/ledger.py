@@ -13,7 +13,7 @@ Everything here is plain integers: an increment costs about 20 ns, a call into a
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,9 +22,6 @@ from actorbus.words import DeadReason
 
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 """Upper bounds of the histogram buckets, in seconds; a last bucket has no bound."""
-
-
-GROUP = 8  # waits looked at together
 
 
 class Histogram:
@@ -47,14 +44,16 @@ class Histogram:
         self.total += seconds * times
 
     def spread(self, seconds: list[float]) -> None:
-        """Count several observations, most of them in one bucket."""
-        bucket = bisect_left(BUCKETS, min(seconds))
-        if bucket == bisect_left(BUCKETS, max(seconds)):
-            self.counts[bucket] += len(seconds)
-        else:
-            for each in seconds:
-                self.counts[bisect_left(BUCKETS, each)] += 1
+        """Count several observations."""
         self.total += sum(seconds)
+        seconds.sort()
+        start = 0
+        while start < len(seconds):
+            bucket = bisect_left(BUCKETS, seconds[start])
+            last = bucket == len(BUCKETS)
+            end = len(seconds) if last else bisect_right(seconds, BUCKETS[bucket])
+            self.counts[bucket] += end - start
+            start = end
 
     def merge(self, other: Histogram) -> None:
         """Add everything `other` has counted."""
@@ -162,9 +161,7 @@ class Ledger:
             wait.total += (began - (first + last) / 2) * count
         else:  # they differ where it matters: take the starts as evenly spread
             each = took / count
-            for start in range(0, count, GROUP):
-                group = ats[start : start + GROUP]
-                wait.spread([began + each * (start + n) - one.at for n, one in enumerate(group)])
+            wait.spread([began + each * number - one.at for number, one in enumerate(ats)])
         duration.total += took
         if took <= BUCKETS[0]:
             duration.counts[0] += count

@@ -9,6 +9,7 @@ or where somebody may take deliveries from the front of the mailbox, a lot is on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import length_hint
 
 from actorbus.admission import Inbox
 from actorbus.receipt import Receipt
@@ -64,6 +65,17 @@ class Lot:
             self.stock.extend(items.popleft() for _ in range(MOST))
             self.stock.reverse()
         self._keep(len(self.stock))
+
+    @property
+    def in_hand(self) -> Receipt | None:
+        """The delivery that has begun last and is not closed, or None."""
+        begun = len(self._chunk) - length_hint(self._rest)
+        return self._chunk[begun - 1] if begun else None
+
+    def let_go(self) -> None:
+        """Forget the delivery in hand: it is settled elsewhere."""
+        self.put_back()
+        self._chunk = []
 
     def close(self, *, failed: bool) -> list[Receipt]:
         """End the chunk, and book it.

@@ -363,7 +363,7 @@ class Staff:
         for worker in workers:
             if worker.holds is not None:
                 self.sub.give_up(worker.holds, reason, None, worker.attempts)
-            worker.receipt = None
+            worker.let_go()
         if self.keys is not None:
             self.keys.clear()
         self._sleepers.clear()

@@ -42,8 +42,8 @@ class Worker(Hand):
     """Runs one actor's deliveries, one at a time, in a task of its own."""
 
     __slots__ = (
-        "_deadline", "_expired", "_mark", "_size", "_turn", "delivery", "evicted", "keen", "life",
-        "loop", "lot", "retrying", "waker",
+        "_deadline", "_expired", "_mark", "_receipt", "_size", "_turn", "delivery", "evicted",
+        "keen", "life", "loop", "lot", "retrying", "waker",
     )  # fmt: skip
 
     def __init__(self, life: Workplace) -> None:
@@ -71,8 +71,17 @@ class Worker(Hand):
             at_work.workers -= 1
 
     @property
-    def holds(self) -> Receipt | None:
+    def receipt(self) -> Any:
         """The receipt of the delivery in hand, or None."""
+        return self._receipt or self.lot.in_hand
+
+    @receipt.setter
+    def receipt(self, receipt: Receipt | None) -> None:
+        self._receipt = receipt
+
+    @property
+    def holds(self) -> Receipt | None:
+        """The same, as far as the books go."""
         receipt: Receipt | None = self.receipt
         return receipt
 
@@ -105,7 +114,11 @@ class Worker(Hand):
     def abandon(self) -> None:
         """Take note that nobody waits for the handler any more."""
         self.keen = False
-        self.lot.put_back()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Forget the delivery in hand."""
+        self.lot.let_go()
         self.receipt = self.delivery = None
 
     def progress(self) -> None:
@@ -160,6 +173,8 @@ class Worker(Hand):
         """Take and handle a lot of deliveries, or a turn's part of it; return whether to go on."""
         if self._mark - self._turn > TURN:
             await self.breathe()
+            if not self.life.sub.inbox.items:
+                return True
         life, lot = self.life, self.lot
         ledger, call = life.sub.inbox.ledger, self.call
         prepare = None if life.prepare is payload else life.prepare
@@ -168,19 +183,16 @@ class Worker(Hand):
             failure: BaseException | None = None
             try:
                 for receipt in lot.begin(self._size):
-                    self.receipt = receipt
                     reply = await call(receipt.data if prepare is None else prepare(receipt.event))
-                    if self.receipt is not receipt:
-                        return False  # abandoned meanwhile: the delivery was settled elsewhere
-                    if receipt.extra is not None and receipt.watch is not None:
+                    if receipt.extra is not None and receipt.watch is not None and lot.in_hand:
                         receipt.watch.settle(life.sub, reply)
             except BaseException as error:  # noqa: BLE001 every failure of a handler is its delivery's
                 failure = error
-                if self.receipt is not receipt:
-                    return False
+            if lot.in_hand is None:
+                return False  # abandoned meanwhile: the delivery was settled elsewhere
             self._mark = self.loop.time()
             chunk = lot.close(failed=failure is not None)
-            if life.histograms and chunk:
+            if life.histograms:
                 ledger.account(chunk, started, self._mark)
             if failure is not None:
                 self._size = 1
@@ -189,7 +201,7 @@ class Worker(Hand):
                 return await self.handle(delivery, failure)
             self._size = min(CHUNK, self._size * 2) if self._mark - started <= FAST else 1
             self.receipt = None
-            if life.probing and chunk:
+            if life.probing:
                 life.probed()
             if not lot.stock or self._mark - self._turn > TURN:
                 lot.put_back()
