@@ -16,6 +16,7 @@ a publisher's await one ``put_timeout``, not one per event.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ from actorbus.ledger import Ledger
 from actorbus.mailbox import Mailbox, Place
 from actorbus.receipt import Addressee, Receipt
 from actorbus.words import DeadReason, Overflow
+
+Door = tuple[deque[Receipt], Callable[[Receipt], None], "Inbox"]
 
 
 class Owner(Addressee, Protocol):
@@ -120,6 +123,11 @@ class Inbox:
         self.offer: Callable[[Receipt], None] = (
             self._offer_latest if overflow is Overflow.LATEST else self._offer
         )
+
+    @property
+    def door(self) -> Door:
+        """What a publisher needs who does himself what `offer` would do if there is room."""
+        return self.items, self.items.append, self
 
     @property
     def asleep(self) -> int:

@@ -45,9 +45,9 @@ def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
         receipt = Receipt(route, data, at, epoch, next(NUMBERS))
         route.ring.append(receipt)
         full: list[Inbox] | None = None
-        for items, inbox in route.doors:
+        for items, append, inbox in route.doors:
             if len(items) < inbox.gate:
-                items.append(receipt)
+                append(receipt)
             elif full is None:
                 full = [inbox]
             else:

@@ -133,7 +133,7 @@ class Routes:
         for route in self._unbooked:
             events, route.events = route.events, 0
             route.tally.events += events
-            for _, inbox in route.doors:
+            for _, _, inbox in route.doors:
                 inbox.ledger.routed += events
         self._unbooked.clear()
 
@@ -193,7 +193,7 @@ class Routes:
             route.ring = self.history.ring(topic)
             route.tally = self.tally(topic, wanted=bool(offers))
             if not route.threaded and all(_is_plain(target) for target in targets):
-                route.doors = tuple((target.inbox.items, target.inbox) for target in subs)
+                route.doors = tuple(each.inbox.door for each in subs)
         return route
 
 
