@@ -120,6 +120,7 @@ class EventStream(Tap):
 
     async def __aenter__(self) -> Self:
         """Begin to listen; an event published from here on is in the stream."""
+        self.ledger = Ledger()  # what an earlier `async with` counted is in the sum of the ended
         self.over = False
         self._open = True
         self._host.add_tap(self, self._replay)

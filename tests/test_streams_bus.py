@@ -115,6 +115,18 @@ async def test_a_stream_holds_a_thousand_by_default(bus: EventBus) -> None:
         assert await take(events, 1) == [1]
 
 
+async def test_a_stream_opened_again_is_counted_once(bus: EventBus) -> None:
+    """What it counted before is in the sum of the ended ones, and not in its own books too."""
+    stream = bus.events("t", mailbox=1)
+    for _ in range(2):
+        async with stream:
+            bus.publish("t", 1)
+            bus.publish("t", 2)
+            assert stream.dropped == 1
+            assert await take(stream, 1) == [2]
+    assert bus.audit().totals == Terms(routed=4, acked=2, conflated=2)
+
+
 async def test_drop_new_drops_the_new_one(bus: EventBus) -> None:
     """The new delivery itself is conflated, and its receipt says so."""
     async with bus.events("t", mailbox=2, overflow="drop_new") as events:
