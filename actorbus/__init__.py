@@ -28,6 +28,7 @@ The way of one event, and the map of the house (a file may import those above it
                 actor life    one actor from start to end: restart, suspension, stop
                 tap           streams and waits
                 supervisor    whose failure concerns whom
+                readings      everybody's books, copied for an exporter
                 routing registry    topic to subscriptions; who there is
                 waiting       who waits for whom: the deadlock guard
                 intake lag    publishing from other threads; how late the loop calls back

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from asyncio import _get_running_loop
+from collections.abc import Generator
+from concurrent.futures import Future
 from typing import Any
 
 from actorbus.dead_letter import DeadLetters
@@ -71,7 +73,8 @@ class Looking:
     def reading(self) -> BusReading:
         """Copy the books for an exporter; callable on any thread.
 
-        While the bus runs the copy is made in one step on its loop; the calling thread waits.
+        While the bus runs the copy is made on its loop, in one step as long as few subscriptions
+        share a label; the calling thread waits. On the loop's own thread there is always one step.
         """
         engine = self._engine
         loop = engine.loop
@@ -80,34 +83,33 @@ class Looking:
             or _get_running_loop() is loop
             or not (engine.running and loop.is_running())
         ):
-            return self._read()
-        made, box = threading.Event(), list[BusReading]()
-
-        def read() -> None:
-            box.append(self._read())
-            made.set()
-
+            return _at_once(self._read())
+        made: Future[BusReading] = Future()
         try:
-            loop.call_soon_threadsafe(read)
+            loop.call_soon_threadsafe(_step, loop, self._read(), made)
         except RuntimeError:  # closed in between
-            return self._read()
-        while not made.wait(0.1):
-            if not loop.is_running():
-                return self._read()
-        return box[0]
+            return _at_once(self._read())
+        while True:
+            try:
+                return made.result(0.1)
+            except TimeoutError:
+                if not loop.is_running():
+                    return _at_once(self._read())
 
-    def _read(self) -> BusReading:
+    def _read(self) -> Generator[None, None, BusReading]:
+        """Copy the books in steps, the first of which has all but what shares a label."""
         engine = self._engine
         engine.settle_lost_loop()
-        return BusReading(
-            bus=self._engine.name,
-            published=self._engine.routes.published(),
+        reading = BusReading(
+            bus=engine.name,
+            published=engine.routes.published(),
             unrouted=engine.unrouted,
             blocked_seconds=engine.blocked_seconds,
             dead_letters_held=len(engine.dead_letters),
             loop_lag=None if engine.lag.lag is None else engine.lag.lag.copy(),
-            actors=self._engine.registry.readings(),
         )
+        reading.actors = yield from engine.registry.readings()
+        return reading
 
     def sample_loop_lag(self) -> None:
         """Sample the event loop's lag from now on; metrics ask for it."""
@@ -116,3 +118,28 @@ class Looking:
             loop.call_soon_threadsafe(self._engine.lag.want)
         else:
             self._engine.lag.want()
+
+
+_Steps = Generator[None, None, BusReading]
+
+
+def _at_once(steps: _Steps) -> BusReading:
+    """Take every step and return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as last:
+            return last.value  # type: ignore[no-any-return]  # what the generator says it returns
+
+
+def _step(loop: asyncio.AbstractEventLoop, steps: _Steps, made: Future[BusReading]) -> None:
+    """Take one step on the loop, and the next at its next turn."""
+    try:
+        next(steps)
+    except StopIteration as last:
+        made.set_result(last.value)
+    except BaseException as error:
+        made.set_exception(error)
+        raise
+    else:
+        loop.call_soon(_step, loop, steps, made)

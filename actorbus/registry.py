@@ -8,15 +8,16 @@ ever falls.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
 from actorbus.handler import Signature, describe, inspect_handler, same_handler
-from actorbus.ledger import ActorReading, Audit, Ledger, Terms
+from actorbus.ledger import Audit, Ledger, Rows, Terms
 from actorbus.life import Life
 from actorbus.options import SubscribeOptions, check_options
+from actorbus.readings import ENDED, OTHERS, STREAMS, copied, settled
 from actorbus.receipt import Exchange, Receipt, Route, receipt_of
 from actorbus.routing import Routes
 from actorbus.subscription import Bus, Subscription
@@ -26,9 +27,6 @@ from actorbus.topic import Pattern
 from actorbus.words import ActorState, DeadReason
 from actorbus.workplace import Host
 
-ENDED = "_ended"
-STREAMS = "_streams"
-OTHERS = "_other"
 LABELS = 1000  # subscriptions exported under their own name
 
 
@@ -290,28 +288,16 @@ class Registry:
         books: list[Subscription | Tap] = [*self.live.values(), *self._ending, *self.taps]
         for each in books:
             terms[each.name] = terms.get(each.name, Terms()) + each.terms()
-        sums = [_settled(ledger) for ledger in self._sums.values()]
+        sums = [settled(ledger) for ledger in self._sums.values()]
         ended = sum(sums, Terms())
         if ended.routed:
             terms[ENDED] = ended
         return Audit(self._owner.name, terms, sum(terms.values(), Terms()))
 
-    def readings(self) -> list[ActorReading]:
-        """Return the books of everybody, copied, each with the label to export it under."""
-        rows = [
-            ActorReading(label, _copy(ledger, actor=label != STREAMS), _settled(ledger))
-            for label, ledger in self._sums.items()
-        ]
-        for sub in (*self.live.values(), *self._ending):
-            terms = sub.terms()
-            row = ActorReading(self._labels.get(sub, OTHERS), _copy(sub.ledger, actor=True), terms)
-            row.up = sub.state not in _DOWN
-            row.capacity = sub.options.mailbox
-            rows.append(row)
-        rows += [
-            ActorReading(STREAMS, _copy(tap.ledger, actor=False), tap.terms()) for tap in self.taps
-        ]
-        return rows
+    def readings(self) -> Generator[None, None, Rows]:
+        """Copy the books of everybody, in steps; return a row for each label."""
+        subs = itertools.chain(self.live.values(), self._ending)
+        return copied(subs, self.taps, self._labels, self._sums)
 
 
 class _Reach:
@@ -335,9 +321,6 @@ class _Reach:
 
     async def stop(self) -> None:
         await cast("Life", self._sub.life).stop("stopped")
-
-
-_DOWN = (ActorState.SUSPENDED, ActorState.STOPPING, ActorState.STOPPED)
 
 
 def _one_or_more(patterns: Any) -> tuple[Pattern, ...]:
@@ -364,13 +347,3 @@ def _remove(supervisor: Supervisor, life: Life) -> bool:
     return any(
         _remove(child, life) for child in supervisor.children if isinstance(child, Supervisor)
     )
-
-
-def _settled(ledger: Ledger) -> Terms:
-    return Terms(ledger.routed, ledger.acked, ledger.dead_total, ledger.conflated)
-
-
-def _copy(ledger: Ledger, *, actor: bool) -> Ledger:
-    twin = ledger.copy()
-    twin.succeeded = twin.acked if actor else 0  # each ack of an actor was one attempt
-    return twin

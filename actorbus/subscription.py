@@ -224,21 +224,21 @@ class Subscription:
         self.bus.bury(letter)
         receipt.settle(self, Outcome.DEAD, (self.name, str(reason), error))
 
-    def terms(self) -> Terms:
-        """Return the terms of the law, the pending ones counted by looking."""
+    def pending(self) -> tuple[int, int, int, int]:
+        """Return how many deliveries are waiting, queued, running and retrying, by looking.
+
+        The rest of the books is true then, too.
+        """
         self.bus.book()
         parked, running, retrying = self.life.pending()
+        return self.inbox.waiting, len(self.inbox.items) + parked, running, retrying
+
+    def terms(self) -> Terms:
+        """Return the terms of the law."""
+        pending = self.pending()  # first: it brings the books up to date
         ledger = self.ledger
-        return Terms(
-            routed=ledger.routed,
-            acked=ledger.acked,
-            dead=ledger.dead_total,
-            conflated=ledger.conflated,
-            waiting=self.inbox.waiting,
-            queued=len(self.inbox.items) + parked,
-            running=running,
-            retrying=retrying,
-        )
+        settled = ledger.routed, ledger.acked, ledger.dead_total, ledger.conflated
+        return Terms(*settled, *pending)
 
     def has_ended(self) -> None:
         """Wake whoever waits for the end."""

@@ -31,8 +31,8 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     (
         "lag", "receipt", "admission", "lot", "options", "subscription", "delivery", "workplace",
         "worker", "threaded", "keyed", "staff", "hooks", "actor", "life", "tap", "supervisor",
-        "routing", "registry", "waiting", "intake", "engine", "asking", "explain", "closing",
-        "running", "looking", "listening", "lifecycle", "plain", "bus",
+        "readings", "routing", "registry", "waiting", "intake", "engine", "asking", "explain",
+        "closing", "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

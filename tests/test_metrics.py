@@ -58,7 +58,8 @@ class FakeBus:
 
     def __init__(self, name: str = "shop") -> None:
         self.name = name
-        self.answer = BusReading(name)
+        self.rows: list[ActorReading] = []
+        self.answer = BusReading(name, actors=self.rows)
         self.sampling = 0
         self.threads: list[threading.Thread] = []
 
@@ -72,7 +73,7 @@ class FakeBus:
     def actor(self, label: str, *, up: bool | None = True, capacity: int = 0) -> Ledger:
         """Add a row and return its ledger, to be filled in."""
         row = ActorReading(label, Ledger(), Terms(), up, capacity)
-        self.answer.actors.append(row)
+        self.rows.append(row)
         return row.ledger
 
 
