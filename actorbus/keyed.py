@@ -171,8 +171,7 @@ class KeyedWorker(Worker):
     async def _work(self) -> None:
         life = self.life
         while self.keen:
-            if self.overdue:
-                await self.breathe()
+            await self.breathe()
             delivery = life.resume.popleft() if life.resume else self._keys.take()
             if delivery is None:
                 if life.finishing and not self._keys.later:

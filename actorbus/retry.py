@@ -36,6 +36,9 @@ class Reject(Exception):  # noqa: N818 - an instruction to the bus, not a fault 
     """
 
 
+_NEVER = (Reject, *_ENDS_THE_PROGRAM)
+
+
 class RetryAfter(Exception):  # noqa: N818 - an instruction to the bus, not a fault of it
     """Raised by a handler that knows when to be tried again, as after an HTTP 429.
 
@@ -155,7 +158,7 @@ class RetryPolicy:
         Returns:
             Whether another attempt is allowed, budgets aside.
         """
-        if isinstance(error, (Reject, *_ENDS_THE_PROGRAM)) or _is_a(error, self.never):
+        if isinstance(error, _NEVER) or (self.never and _is_a(error, self.never)):
             return False
         return isinstance(error, RetryAfter) or _is_a(error, self.on)
 

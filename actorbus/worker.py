@@ -159,15 +159,11 @@ class Worker(Hand):
             self.waker = None
         self._mark = self._turn = self.loop.time()
 
-    @property
-    def overdue(self) -> bool:
-        """Whether the worker has kept the loop for a turn."""
-        return self._mark - self._turn > TURN
-
     async def breathe(self) -> None:
-        """Yield to the loop: the worker has kept it for a turn."""
-        await asyncio.sleep(0)
-        self._mark = self._turn = self.loop.time()
+        """Yield to the loop if the worker has kept it for a turn."""
+        if self._mark - self._turn > TURN:
+            await asyncio.sleep(0)
+            self._mark = self._turn = self.loop.time()
 
     async def _lot(self) -> bool:
         """Take and handle a lot of deliveries, or a turn's part of it; return whether to go on."""
@@ -348,9 +344,9 @@ class Worker(Hand):
         return self.life.judge(cause, receipt.event)
 
     async def _pause(self, delivery: Delivery, seconds: float) -> bool:  # noqa: ARG002 keyed: used
-        """Wait before the next attempt; return False if somebody else will make it."""
+        """Wait before the next attempt, if at all; return False if somebody else will make it."""
         self.retrying = True
-        await nap(self.loop, self.life.naps, seconds)
+        await (nap(self.loop, self.life.naps, seconds) if seconds else self.breathe())
         return True
 
     # -- time limits ------------------------------------------------------------------------------

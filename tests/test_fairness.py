@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actorbus import Event, EventBus
+from actorbus import Event, EventBus, RetryPolicy
 
 
 class Clock:
@@ -146,3 +146,55 @@ async def test_two_busy_actors_take_turns(bus: EventBus) -> None:
     runs = runs[: min(runs.rindex("o"), runs.rindex("t"))]  # then one has the loop to itself
     assert "oooo" not in runs
     assert "tttt" not in runs
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"key": "key"}])
+async def test_retries_without_delay_yield_too(bus: EventBus, options: dict[str, Any]) -> None:
+    """An actor that fails and tries again at once keeps the loop no longer than a busy one."""
+    clock = Clock()
+    failures = itertools.cycle([True] * 19 + [False])
+
+    async def handler(event: Event) -> None:
+        clock.work(0.001)
+        if next(failures):
+            raise ValueError
+
+    retry = RetryPolicy(1000, base=0)
+    bus.subscribe("t", handler, mailbox=1000, retry=retry, **options)
+    longest, _ = await longest_turn(bus, 20)
+    assert longest <= options.get("concurrency", 1) * 0.0071
+
+
+async def test_a_retry_without_delay_takes_no_timer(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the turn lasts the next attempt follows at once: no timer and no other task."""
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    attempts: list[int] = []
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(turn)
+
+    def call_at(when: float, *args: Any, real: Any = loop.call_at, **kwargs: Any) -> Any:
+        timers.append(when)
+        return real(when, *args, **kwargs)
+
+    async def handler(event: Event) -> None:
+        attempts.append(turns)
+        if len(attempts) < 5:
+            raise ValueError
+
+    bus.subscribe("t", handler, name="h", retry=RetryPolicy(5, base=0))
+    monkeypatch.setattr(loop, "call_at", call_at)
+    loop.call_soon(turn)
+    result = await bus.publish("t").settled()
+    assert result.ok
+    assert len(attempts) == 5
+    assert len(set(attempts)) == 1
+    assert timers == []
+    row = next(row for row in bus.reading().actors if row.label == "h")
+    assert (row.ledger.retries, row.ledger.errors) == (4, 4)
