@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from actorbus import world
@@ -119,8 +119,8 @@ class DeadLetters:
     """
 
     __slots__ = (
-        "_count", "_groups", "_heap", "_letters", "_newest", "_redeliver", "_replaying", "evicted",
-        "limit",
+        "_count", "_groups", "_heap", "_letters", "_listed", "_newest", "_redeliver", "_replaying",
+        "evicted", "limit",
     )  # fmt: skip
 
     def __init__(self, limit: int, redeliver: Callable[[DeadLetter], Awaitable[bool]]) -> None:
@@ -135,9 +135,11 @@ class DeadLetters:
         # The ids of each group with the number of their arrival, oldest first. Ordered dicts,
         # because finding the first key of a dict whose first ones were deleted is O(n).
         self._groups: dict[tuple[str, DeadReason], OrderedDict[str, int]] = {}
-        # The groups, the one to evict from on top. Every change of a group pushes it anew; entries
-        # that no longer hold are dropped when they come up.
+        # The groups, the one to evict from on top. Each has an entry at least as high as it stands;
+        # one that is too high is put right when it comes up. So a storm, in which one group grows
+        # and shrinks in turn, pushes nothing.
         self._heap: list[tuple[int, int, tuple[str, DeadReason]]] = []
+        self._listed: dict[tuple[str, DeadReason], int] = {}  # how many letters that entry says
         self._count = 0
         self._newest: DeadLetter | None = None
         self._replaying: set[str] = set()
@@ -160,10 +162,8 @@ class DeadLetters:
         self._insert(letter)
         if len(self._letters) <= self.limit:
             return None
-        victim = self._letters[self._next_to_go()]
-        self._remove(victim)
         self.evicted += 1
-        return victim
+        return self._evict()
 
     def __len__(self) -> int:
         return len(self._letters)
@@ -292,8 +292,12 @@ class DeadLetters:
         key = (letter.subscription, letter.reason)
         self._count += 1
         self._letters[letter.id] = self._newest = letter
-        self._groups.setdefault(key, OrderedDict())[letter.id] = self._count
-        self._rank(key)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = OrderedDict()
+        group[letter.id] = self._count
+        if len(group) > self._listed.get(key, 0):
+            self._rank(key, group)
 
     def _remove(self, letter: DeadLetter) -> None:
         """Take a letter out; one that has left already is no error."""
@@ -304,27 +308,37 @@ class DeadLetters:
         key = (letter.subscription, letter.reason)
         group = self._groups[key]
         del group[letter.id]
-        if group:
-            self._rank(key)
-        else:
-            del self._groups[key]
+        if not group:
+            del self._groups[key], self._listed[key]
 
-    def _rank(self, key: tuple[str, DeadReason]) -> None:
-        """Push a group that has changed; rebuild the heap when most of it no longer holds."""
+    def _rank(self, key: tuple[str, DeadReason], group: OrderedDict[str, int]) -> None:
+        """Push a group that has grown; rebuild the heap when most of it no longer holds."""
+        self._listed[key] = len(group)
         if len(self._heap) < 2 * len(self._groups) + 64:
-            heappush(self._heap, _standing(key, self._groups[key]))
+            heappush(self._heap, _standing(key, group))
         else:
-            self._heap = [_standing(key, group) for key, group in self._groups.items()]
+            self._heap = [_standing(each, its) for each, its in self._groups.items()]
             heapify(self._heap)
+            self._listed = {each: len(its) for each, its in self._groups.items()}
 
-    def _next_to_go(self) -> str:
-        """Return the id of the oldest letter of the largest group; the older group if equal."""
+    def _evict(self) -> DeadLetter:
+        """Take out the oldest letter of the largest group; of the older group if equal."""
+        heap = self._heap
         while True:
-            top = self._heap[0]
-            group = self._groups.get(top[2])
-            if group and _standing(top[2], group) == top:
-                return next(iter(group))
-            heappop(self._heap)
+            size, _, key = top = heap[0]
+            group = self._groups.get(key)
+            if group is None or -size != self._listed[key]:
+                heappop(heap)
+                continue
+            standing = _standing(key, group)
+            if standing != top:
+                self._listed[key] = len(group)
+                heapreplace(heap, standing)
+                if heap[0] is not standing:
+                    continue
+            victim = self._letters[next(iter(group))]
+            self._remove(victim)
+            return victim
 
     def _free_frames_before(self, letter: DeadLetter) -> None:
         """Let go of the frames of the newest letter's error, which `letter` is about to replace."""

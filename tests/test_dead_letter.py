@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import time
 import traceback
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -160,6 +162,43 @@ def test_never_more_than_the_limit(limit: int, deaths: list[tuple[str, DeadReaso
         assert len(store) <= limit
     assert sorted(map(id, [*store, *gone])) == sorted(map(id, letters))
     assert store.evicted == len(gone)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_oldest_of_the_largest_group_goes(seed: int) -> None:
+    """In a long run of storms and removals each victim is the one a search would find."""
+    chance = random.Random(seed)  # noqa: S311 nothing secret
+    store, held = DeadLetters(30, admit), list[DeadLetter]()
+    for step in range(3000):
+        storming = f"storm {step // 100 % 3}"
+        letter = dead(chance.choice([storming, storming, storming, f"rare {chance.randrange(40)}"]))
+        held.append(letter)
+        sizes = Counter(each.subscription for each in held)
+        expected = max(held, key=lambda each: sizes[each.subscription]) if len(held) > 30 else None
+        assert store.add(letter) is expected
+        if expected is not None:
+            held.remove(expected)
+        if chance.random() < 0.05:
+            gone = chance.choice(held)
+            assert asyncio.run(store.discard(subscription=gone.subscription)) > 0
+            held = [each for each in held if each.subscription != gone.subscription]
+        assert store._listed.keys() == store._groups.keys()
+
+
+def test_a_storm_of_one_kind_ranks_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the store is full of one kind, its next letter finds the group's place as it was."""
+    store = store_of(*(dead() for _ in range(100)))
+    store.add(dead())
+
+    def rank(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(DeadLetters, "_rank", rank)
+    before = len(store._heap)
+    for _ in range(1000):
+        store.add(dead())
+    assert len(store._heap) <= before
+    assert len(store) == 100
 
 
 def test_a_storm_does_not_wash_out_the_rare_ones() -> None:
