@@ -312,7 +312,7 @@ class Engine:
         self.dead_letters.add(letter)
         now = 0.0 if self.loop is None else self.loop.time()
         self._storm.failure(letter.subscription, letter.reason, letter.error, letter.event, now)
-        if not letter.event.topic.startswith("$"):
+        if self.routes.listened_to and not letter.event.topic.startswith("$"):
             self.announce(f"$bus:dead_letter:{letter.reason}", letter)
 
     # -- what the parts need ----------------------------------------------------------------------

@@ -38,6 +38,8 @@ def own_chain(error: BaseException, limit: int) -> list[BaseException]:
 def _walked(
     error: BaseException, limit: int, context: Callable[[BaseException], BaseException | None]
 ) -> list[BaseException]:
+    if _is_alone(error):
+        return [error]
     found, known = [error], {id(error)}
     for one in found:  # grows while it is walked
         members = one.exceptions[:limit] if isinstance(one, BaseExceptionGroup) else ()
@@ -46,6 +48,15 @@ def _walked(
                 found.append(other)
                 known.add(id(other))
     return found
+
+
+def _is_alone(error: BaseException) -> bool:
+    """Return whether an error is all of its chain, as nearly every one is."""
+    return (
+        error.__context__ is None
+        and error.__cause__ is None
+        and not isinstance(error, BaseExceptionGroup)
+    )
 
 
 def _own_context(error: BaseException) -> BaseException | None:
@@ -60,6 +71,8 @@ def _own_context(error: BaseException) -> BaseException | None:
 
 def note(error: BaseException) -> Noted:
     """Note where each error of a chain was raised, without keeping a frame."""
+    if _is_alone(error):
+        return [(error, _frames(error.__traceback__))]
     return [(one, _frames(one.__traceback__)) for one in chain(error, CHAIN)]
 
 
@@ -68,7 +81,7 @@ def _frames(trace: TracebackType | None) -> list[Frame]:
     while trace is not None:
         noted.append((trace.tb_frame.f_code, trace.tb_lasti, trace.tb_lineno))
         trace = trace.tb_next
-    return noted[-FRAMES:]
+    return noted if len(noted) <= FRAMES else noted[-FRAMES:]
 
 
 def render(error: BaseException, noted: Noted) -> str:

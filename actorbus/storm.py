@@ -20,13 +20,23 @@ OTHER = "others"
 log = logging.getLogger("actorbus")
 
 
+class _Tally:
+    """How many there were of a kind, and when the last."""
+
+    __slots__ = ("count", "last")
+
+    def __init__(self, now: float) -> None:
+        self.count = 0
+        self.last = now
+
+
 class StormLog:
     """Logs one kind of failure after another without ever being flooded by one."""
 
     __slots__ = ("_kinds",)
 
     def __init__(self) -> None:
-        self._kinds: OrderedDict[tuple[str, str, str], tuple[int, float]] = OrderedDict()
+        self._kinds: OrderedDict[tuple[str, str, str], _Tally] = OrderedDict()
 
     def failure(
         self, subscription: str, reason: str, error: BaseException | None, event: object, now: float
@@ -42,11 +52,16 @@ class StormLog:
         """
         if not log.isEnabledFor(logging.WARNING):
             return
-        kind = self._counted_as((subscription, reason, type(error).__name__), now)
-        count, last = self._kinds.get(kind, (0, now))
-        count = 1 if now - last > QUIET else count + 1
-        self._kinds[kind] = (count, now)
+        kind = (subscription, reason, type(error).__name__)
+        tally = self._kinds.get(kind)
+        if tally is None:
+            kind = self._counted_as(kind, now)
+            tally = self._kinds.setdefault(kind, _Tally(now))
+        count = tally.count = 1 if now - tally.last > QUIET else tally.count + 1
+        tally.last = now
         self._kinds.move_to_end(kind)
+        if count > FULL and count % 10:
+            return
         if count <= FULL:
             log.warning(
                 "%r gave up %r: %s", subscription, event, reason,
@@ -61,11 +76,11 @@ class StormLog:
             )  # fmt: skip
 
     def _counted_as(self, kind: tuple[str, str, str], now: float) -> tuple[str, str, str]:
-        """Return the kind itself while there is room for it, else the one that others share."""
-        if kind in self._kinds or len(self._kinds) < KINDS:
+        """Return a new kind itself while there is room for it, else the one that others share."""
+        if len(self._kinds) < KINDS:
             return kind
         quietest = next(iter(self._kinds))
-        if now - self._kinds[quietest][1] <= QUIET:
+        if now - self._kinds[quietest].last <= QUIET:
             return (OTHER, kind[1], OTHER)
         del self._kinds[quietest]
         return kind

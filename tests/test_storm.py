@@ -146,6 +146,26 @@ def test_a_silent_logger_costs_nothing(caplog: pytest.LogCaptureFixture) -> None
     assert [r.count for r in caplog.records] == [1]  # type: ignore[attr-defined]  # given as extra
 
 
+def test_what_is_not_logged_is_not_put_into_words(caplog: pytest.LogCaptureFixture) -> None:
+    """A suppressed failure makes no record and no text of its event."""
+    told: list[str] = []
+
+    class Told:
+        def __repr__(self) -> str:
+            told.append("told")
+            return "event"
+
+    storm, event = StormLog(), Told()
+    for _ in range(FULL):
+        storm.failure("s", "rejected", None, event, 0.0)
+    before = len(told)
+    for _ in range(96):
+        storm.failure("s", "rejected", None, event, 0.0)
+    assert before > 0
+    assert len(told) == before
+    assert len(caplog.records) == FULL + 1
+
+
 def test_a_storm_of_many_kinds_is_bounded_too(caplog: pytest.LogCaptureFixture) -> None:
     """However many subscriptions fail, the table stays small, and those beyond it share a count."""
     storm = StormLog()
