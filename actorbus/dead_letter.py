@@ -336,8 +336,9 @@ class DeadLetters:
                 heapreplace(heap, standing)
                 if heap[0] is not standing:
                     continue
-            victim = self._letters[next(iter(group))]
-            self._remove(victim)
+            victim = self._letters.pop(group.popitem(last=False)[0])
+            if not group:
+                del self._groups[key], self._listed[key]
             return victim
 
     def _free_frames_before(self, letter: DeadLetter) -> None:

@@ -222,7 +222,8 @@ class Subscription:
             died_at=world.wall(),
         )
         self.bus.bury(letter)
-        receipt.settle(self, Outcome.DEAD, (self.name, str(reason), error))
+        failed = None if receipt.watch is None else (self.name, str(reason), error)
+        receipt.settle(self, Outcome.DEAD, failed)
 
     def pending(self) -> tuple[int, int, int, int]:
         """Return how many deliveries are waiting, queued, running and retrying, by looking.

@@ -321,6 +321,8 @@ class Worker(Hand):
         options = self.life.sub.options
         if options.once or isinstance(error, InvalidPayload):
             return None
+        if delivery.attempts >= options.retry.max_attempts:  # before anything is worked out
+            return None
         elapsed = self.loop.time() - delivery.began
         delay = options.retry.delay(delivery.attempts, error, elapsed, world.random)
         return None if delay is None else min(delay, self.life.longest_nap)
@@ -339,9 +341,7 @@ class Worker(Hand):
         self._settled(delivery)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise error
-        if not faulty:
-            return True
-        return self.life.judge(cause, receipt.event)
+        return not faulty or self.life.judge(cause, receipt.event)
 
     async def _pause(self, delivery: Delivery, seconds: float) -> bool:  # noqa: ARG002 keyed: used
         """Wait before the next attempt, if at all; return False if somebody else will make it."""
