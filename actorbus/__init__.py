@@ -15,8 +15,8 @@ The way of one event, and the map of the house (a file may import those above it
     publish -> route -> offer -> mailbox -> worker -> handler    returned is ack, raised is nack
 
     ground      errors  world
-    words       words  topic  event  frames
-    rooms       router  mailbox  ledger  history  retry  restart  dead_letter  deadlock
+    words       words  topic  event  frames  ledger
+    rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadlock
                 hand  handler  home  threads  outside  storm  watch
     engine      receipt       what publish returns, and waiting for it
                 admission     a full mailbox: the line, the stall, the overflow policies

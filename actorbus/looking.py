@@ -11,8 +11,9 @@ from typing import Any
 from actorbus.dead_letter import DeadLetters
 from actorbus.engine import Engine
 from actorbus.explain import Explanation, explain
-from actorbus.ledger import Audit, BusReading
+from actorbus.ledger import Audit
 from actorbus.options import whole
+from actorbus.rows import BusReading
 from actorbus.topic import Pattern, check_topic
 
 

@@ -36,7 +36,8 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from actorbus.ledger import BUCKETS, ROW, BusReading, Histogram, Row, merged, observed, rows_of
+from actorbus.ledger import BUCKETS, Histogram
+from actorbus.rows import ROW, BusReading, Row, merged, observed, rows_of
 from actorbus.words import DeadReason
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from operator import add
 
-from actorbus.ledger import Ledger, Rows, Terms, pack
+from actorbus.ledger import Ledger, Terms
+from actorbus.rows import Rows, pack
 from actorbus.subscription import Subscription
 from actorbus.tap import Tap
 from actorbus.words import ActorState

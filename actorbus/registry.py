@@ -14,12 +14,13 @@ from typing import Any, Protocol, cast
 from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
 from actorbus.handler import Signature, describe, inspect_handler, same_handler
-from actorbus.ledger import Audit, Ledger, Rows, Terms
+from actorbus.ledger import Audit, Ledger, Terms
 from actorbus.life import Life
 from actorbus.options import SubscribeOptions, check_options
 from actorbus.readings import ENDED, OTHERS, STREAMS, copied, settled
 from actorbus.receipt import Exchange, Receipt, Route, receipt_of
 from actorbus.routing import Routes
+from actorbus.rows import Rows
 from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import Tap, parse_patterns

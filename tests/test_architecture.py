@@ -23,16 +23,16 @@ LONGEST = 400
 # Bottom to top. In a tuple a later module may import an earlier one; in a set nobody may.
 FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     {"errors", "world"},
-    ("words", "topic", "event", "frames"),
+    ("words", "topic", "event", "frames", "ledger"),
     {
-        "router", "mailbox", "ledger", "history", "retry", "restart", "dead_letter", "deadlock",
+        "router", "mailbox", "rows", "history", "retry", "restart", "dead_letter", "deadlock",
         "hand", "handler", "home", "outside", "threads", "storm", "watch",
     },
     (
-        "lag", "receipt", "admission", "lot", "options", "subscription", "delivery", "workplace",
-        "worker", "threaded", "keyed", "staff", "hooks", "actor", "life", "tap", "supervisor",
-        "readings", "routing", "registry", "waiting", "intake", "engine", "asking", "explain",
-        "closing", "running", "looking", "listening", "lifecycle", "plain", "bus",
+        "lag", "receipt", "admission", "lot", "options", "subscription", "delivery",
+        "workplace", "worker", "threaded", "keyed", "staff", "hooks", "actor", "life", "tap",
+        "supervisor", "readings", "routing", "registry", "waiting", "intake", "engine", "asking",
+        "explain", "closing", "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

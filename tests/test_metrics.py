@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from starlette.applications import Starlette
 
 from actorbus import EventBus, RetryPolicy, metrics
-from actorbus.ledger import BUCKETS, ActorReading, BusReading, Histogram, Ledger, Terms
+from actorbus.ledger import BUCKETS, Histogram, Ledger, Terms
+from actorbus.rows import ActorReading, BusReading
 from actorbus.words import DeadReason
 
 if TYPE_CHECKING:

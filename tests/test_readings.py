@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorbus import DeadReason, Event, EventBus, RetryPolicy, readings, registry
-from actorbus.ledger import ActorReading, Histogram, Ledger, Rows, Terms, merged, pack, unpack
+from actorbus.ledger import Histogram, Ledger, Terms
+from actorbus.rows import ActorReading, Rows, merged, pack, unpack
 from actorbus.subscription import Subscription
 from tests.virtual import VirtualLoop
 
