@@ -16,8 +16,8 @@ The way of one event, and the map of the house (a file may import those above it
 
     ground      errors  world
     words       words  topic  event  frames  ledger
-    rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadlock
-                hand  handler  home  threads  outside  storm  watch
+    rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadline
+                deadlock  hand  handler  home  threads  outside  storm  watch
     engine      receipt       what publish returns, and waiting for it
                 admission     a full mailbox: the line, the stall, the overflow policies
                 lot           what a worker takes out of its mailbox together

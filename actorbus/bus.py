@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from actorbus.actor import Actor, ActorRef
@@ -31,9 +30,9 @@ from actorbus.hand import in_hand
 from actorbus.lifecycle import Lifecycle
 from actorbus.listening import Listening
 from actorbus.looking import Looking
-from actorbus.options import SubscribeOptions, check_publish_options, whole
+from actorbus.options import SubscribeOptions, whole
 from actorbus.plain import plain_first
-from actorbus.receipt import Receipt, receipt_of
+from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.topic import check_topic
@@ -166,19 +165,10 @@ class EventBus(Lifecycle, Listening, Looking):
             loop = self._begin(caused=cause is not None or _cause() is not None)
         if not isinstance(topic, str) or topic not in self._cache:
             check_topic(topic)
-        if cause is None and (hand := in_hand.get()) is not None:
-            cause = hand.event
-        if headers is not None or id is not None or correlation_id is not None or cause is not None:
-            check_publish_options(headers, id, correlation_id, cause)
-        event = engine.make_event(topic, data, key, headers, id, correlation_id, cause=cause)
+        event = engine.make_event(topic, data, key, headers, id, correlation_id, cause)
         if loop is None:
             return engine.from_thread(event)
-        route = self._routes.route(topic)
-        receipt = receipt_of(event, route, loop.time())
-        if route.threaded:
-            receipt.context = copy_context()
-        engine.dispatch(route, receipt)
-        return receipt
+        return engine.deliver(self._routes.route(topic), event)
 
     def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
         """Make ready for a publish that is not the plain case; return None to go by thread."""
@@ -357,9 +347,7 @@ class EventBus(Lifecycle, Listening, Looking):
         if not route.shares and not any(each.answers for each in route.addressees):
             raise NoResponderError(topic)
         event = self._engine.make_event(topic, data, key, headers, cause=cause)
-        receipt = receipt_of(event, route, asyncio.get_running_loop().time())
-        if route.threaded:
-            receipt.context = copy_context()
+        receipt = self._engine.receipt_for(route, event)
         receipt.watch = Watch(receipt, asking=True)
         self._engine.dispatch(route, receipt)
         return await answer(receipt, timeout)

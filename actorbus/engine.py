@@ -11,21 +11,22 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from copy import deepcopy
 from typing import Any
 
 from actorbus import world
 from actorbus.dead_letter import DeadLetter, DeadLetters
-from actorbus.errors import BusNotRunningError, PayloadError
+from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError
 from actorbus.event import Event, new_event
-from actorbus.hand import Hand
+from actorbus.hand import Hand, in_hand
 from actorbus.home import NO_EPOCH, NOWHERE, Epoch, clock_of, home_of
 from actorbus.hooks import HOOK
 from actorbus.intake import Intake
 from actorbus.lag import LagSampler
 from actorbus.life import Life
+from actorbus.options import check_ids
 from actorbus.receipt import Receipt, Route, receipt_of
 from actorbus.registry import Registry
 from actorbus.routing import overdue
@@ -196,14 +197,45 @@ class Engine:
             self.epoch = Epoch(at, world.wall(), world.run.name)
         return self.epoch
 
-    def make_event(self, topic: str, data: Any, *options: Any, cause: Event | None = None) -> Event:
-        """Make the event of a publish; for the options see `new_event`."""
+    def make_event(
+        self,
+        topic: str,
+        data: Any,
+        key: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002 the publish option
+        correlation_id: str | None = None,
+        cause: Event | None = None,
+    ) -> Event:
+        """Make the event of a publish; its cause is what the caller has in hand, unless given."""
+        if cause is None:
+            if (hand := in_hand.get()) is not None:
+                cause = hand.event
+        elif not isinstance(cause, Event):
+            raise ConfigurationError(f"cause must be an Event, not {type(cause).__name__}")
+        if headers is not None and not isinstance(headers, (dict, Mapping)):
+            raise ConfigurationError(f"headers must be a mapping, not {type(headers).__name__}")
+        if id is not None or correlation_id is not None:
+            check_ids(id, correlation_id)
         if self.copies:
             try:
                 data = deepcopy(data)
             except Exception as error:
                 raise PayloadError(topic, "copy") from error
-        return new_event(topic, data, *options, cause=cause)
+        return new_event(topic, data, key, headers, id, correlation_id, cause)
+
+    def receipt_for(self, route: Route, event: Event) -> Receipt:
+        """Return the receipt of an event that is to take a route, now."""
+        receipt = receipt_of(event, route, self.clock())
+        if route.threaded:
+            receipt.context = copy_context()
+        return receipt
+
+    def deliver(self, route: Route, event: Event) -> Receipt:
+        """Publish an event that has been made, on the loop."""
+        receipt = self.receipt_for(route, event)
+        self.dispatch(route, receipt)
+        return receipt
 
     def dispatch(self, route: Route, receipt: Receipt) -> None:
         """Hand a receipt to every inbox of a route; the slow twin of what `publish` does."""
@@ -279,7 +311,7 @@ class Engine:
     def hand_over(self, event: Event, sub: Subscription, *, asking: bool = False) -> Receipt:
         """Deliver an event to one subscription, on the loop."""
         receipt = receipt_of(event, self._on_its_way, sub.loop.time())
-        if not sub.signature.is_async:
+        if sub.threaded:
             receipt.context = copy_context()
         if asking:
             receipt.watch = Watch(receipt, asking=True)
@@ -300,12 +332,7 @@ class Engine:
         """Publish an event of the bus's own, if anybody listens to those."""
         if not self.routes.listened_to or not self.running or self.loop is None:
             return
-        route = self.routes.route(topic)
-        event = self.make_event(topic, data)
-        receipt = receipt_of(event, route, self.loop.time())
-        if route.threaded:
-            receipt.context = copy_context()
-        self.dispatch(route, receipt)
+        self.deliver(self.routes.route(topic), new_event(topic, data))
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep, log and announce a dead letter."""

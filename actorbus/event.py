@@ -39,29 +39,32 @@ class Event(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
     _run: str = ""
     _number: int = 0
     _id: str | None = None
-    _correlation: str | None = None
-    _causation: str | None = None
+    _correlation: str | int | None = None  # a number is that of an event of the same run
+    _causation: str | int | None = None
     _hops: int = 0
 
     @property
     def id(self) -> str:
         """The event's id: unique across processes and forks, sortable by publish order."""
-        return self._id or f"{self._run}-{self._number:012x}"
+        return self._id or self._full(self._number)
 
     @property
     def correlation_id(self) -> str:
         """The id of the conversation; a root event's is its own id."""
-        return self._correlation or self.id
+        return self.id if self._correlation is None else self._full(self._correlation)
 
     @property
     def causation_id(self) -> str | None:
         """The id of the event in whose handling this one was published, or None for a root."""
-        return self._causation
+        return None if self._causation is None else self._full(self._causation)
 
     @property
     def timestamp(self) -> datetime:
         """The time of publishing as an aware datetime in UTC."""
         return datetime.fromtimestamp(self.time, UTC)
+
+    def _full(self, id_: str | int) -> str:
+        return f"{self._run}-{id_:012x}" if isinstance(id_, int) else id_
 
     def with_data(self, data: Any) -> Event:
         """Return the same event with another payload, as a copying bus hands it out."""
@@ -83,11 +86,17 @@ def new_event(
     headers: Any = None,
     id: str | None = None,  # noqa: A002 the publish option
     correlation_id: str | None = None,
-    *,
     cause: Event | None = None,
 ) -> Event:
     """Make an event that is published now; its cause decides its conversation."""
-    made = (topic, data, world.wall(), key, headers, world.run.name, next(NUMBERS), id)
+    time, run, number = world.wall(), world.run.name, next(NUMBERS)
     if cause is None:
-        return Event(*made, correlation_id)
-    return Event(*made, correlation_id or cause.correlation_id, cause.id, cause._hops + 1)
+        return Event(topic, data, time, key, headers, run, number, id, correlation_id)
+    if cause._run == run:  # then a number will do: few ids are ever read
+        causation = cause._id or cause._number
+        correlation = correlation_id or cause._correlation or causation
+    else:
+        causation, correlation = cause.id, correlation_id or cause.correlation_id
+    return Event(
+        topic, data, time, key, headers, run, number, id, correlation, causation, cause._hops + 1
+    )

@@ -3,7 +3,7 @@
 A lot is handled in chunks, which are timed together. What has not begun is still queued: the
 mailbox's limit is lower by the size of the lot, and whoever looks at the books or finds the mailbox
 full has it put back first, so nothing but the worker ever has to know of lots. While a line waits,
-or where somebody may take deliveries from the front of the mailbox, a lot is one delivery.
+or where others take deliveries from the front of the mailbox too, they are taken one by one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Lot:
 
     Args:
         inbox: Where they come from.
-        single: Whether to take them one by one.
+        single: Whether to take them one by one in any case.
 
     Attributes:
         stock: Taken and not yet in a chunk, the oldest last.
     """
 
-    __slots__ = ("_booked", "_chunk", "_inbox", "_kept", "_rest", "_single", "stock")
+    __slots__ = ("_booked", "_chunk", "_inbox", "_kept", "_rest", "_shut", "_single", "stock")
 
     def __init__(self, inbox: Inbox, *, single: bool) -> None:
         self._inbox = inbox
@@ -39,25 +39,32 @@ class Lot:
         self._rest = NOTHING  # of the chunk: not begun
         self._booked = 0  # of the chunk
         self._kept = 0  # places in the mailbox
+        self._shut = False
 
     def begin(self, size: int) -> Iterator[Receipt]:
         """Begin a chunk of up to so many deliveries; each begins when the iteration reaches it."""
+        self._booked = 0
+        if self._single or (self._inbox.pressed and not self.stock):
+            self._chunk = []
+            return self._one_by_one(size)
         if not self.stock:
             self._take()
         self._chunk = self.stock[: -size - 1 : -1]
         del self.stock[-size:]
-        self._booked = 0
         self._rest = iter(self._chunk)
         return self._rest
 
-    def _take(self) -> None:
-        inbox, items = self._inbox, self._inbox.items
-        if inbox.pressed or self._single:
-            if items:
-                self.stock.append(items.popleft())
+    def _one_by_one(self, size: int) -> Iterator[Receipt]:
+        inbox, items, chunk = self._inbox, self._inbox.items, self._chunk
+        while items and len(chunk) < size and not self._shut:
+            receipt = items.popleft()
+            chunk.append(receipt)
             if inbox.pressed:
                 inbox.relieve()
-            return
+            yield receipt
+
+    def _take(self) -> None:
+        items = self._inbox.items
         if len(items) <= MOST:
             self.stock.extend(reversed(items))
             items.clear()
@@ -72,9 +79,14 @@ class Lot:
         begun = len(self._chunk) - length_hint(self._rest)
         return self._chunk[begun - 1] if begun else None
 
-    def let_go(self) -> None:
-        """Forget the delivery in hand: it is settled elsewhere."""
+    def shut(self) -> None:
+        """Begin no other."""
         self.put_back()
+        self._shut = True
+
+    def let_go(self) -> None:
+        """Begin no other, and forget the one in hand: it is settled elsewhere."""
+        self.shut()
         self._chunk = []
 
     def close(self, *, failed: bool) -> list[Receipt]:
@@ -96,13 +108,13 @@ class Lot:
 
     def put_back(self) -> None:
         """Put back what has not begun, and book what is done; the last begun is in hand."""
-        rest = list(self._rest)
-        if self._rest is not NOTHING:
-            self._rest = NOTHING
-            if rest:
-                del self._chunk[-len(rest) :]
-            self._booked = len(self._chunk) - 1
-            self._inbox.ledger.acked += self._booked
+        rest, self._rest = list(self._rest), NOTHING
+        if rest:
+            del self._chunk[-len(rest) :]
+        if self._chunk:
+            done = len(self._chunk) - 1
+            self._inbox.ledger.acked += done - self._booked
+            self._booked = done
         if self._kept:
             self._inbox.items.extendleft(self.stock)
             self._inbox.items.extendleft(reversed(rest))

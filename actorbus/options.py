@@ -258,16 +258,12 @@ def _patterns(value: Any) -> tuple[Pattern, ...]:
         raise ConfigurationError(f"exclude must be patterns, not {value!r}") from None
 
 
-def check_publish_options(headers: Any, id_: Any, correlation_id: Any, cause: Any) -> None:
-    """Check the options of a publish that were given.
+def check_ids(id_: Any, correlation_id: Any) -> None:
+    """Check the ids given to a publish.
 
     Raises:
-        ConfigurationError: One is of the wrong type.
+        ConfigurationError: One is not printable text.
     """
-    if headers is not None and not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers must be a mapping, not {type(headers).__name__}")
     for option, value in (("id", id_), ("correlation_id", correlation_id)):
         if value is not None and not (isinstance(value, str) and value and value.isprintable()):
             raise ConfigurationError(f"{option} must be printable text, not {value!r:.80}")
-    if cause is not None and not isinstance(cause, Event):
-        raise ConfigurationError(f"cause must be an Event, not {type(cause).__name__}")

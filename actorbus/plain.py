@@ -1,8 +1,8 @@
 """The plain case of a publish, in one piece: most publishes are, and a call costs more than a step.
 
-Plain is an event without options, published on the bus's own loop while the bus is open, by nobody
-who has a delivery in hand, to subscribers that only need it appended to their queues. What follows
-from any of these not being so is the business of `EventBus.publish` itself.
+Plain is an event published on the bus's own loop while the bus is open, to subscribers that only
+need it appended to their queues. What follows from any of these not being so is the business of
+`EventBus.publish` itself. An event without options or cause is not even made until somebody asks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ from actorbus.receipt import Receipt
 P = ParamSpec("P")
 
 
+def _offer(inboxes: list[Inbox], receipt: Receipt) -> None:
+    """Offer a delivery, counted with the others of its event, to inboxes that count it again."""
+    for inbox in inboxes:
+        inbox.ledger.routed -= 1
+    for inbox in inboxes:
+        inbox.offer(receipt)
+
+
 def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
     """Let a bus's `publish` do the plain case here, and everything else itself."""
 
@@ -30,19 +38,19 @@ def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
             route = self._cache[topic]
         except (KeyError, TypeError):  # not text, perhaps: publish will say so
             return general(self, topic, data, **options)
-        if (
-            options
-            or not route.doors
-            or not engine.plain
-            or (at_work.workers and in_hand.get() is not None)
-            or engine.home._thread_id != get_ident()
-        ):
+        if not route.doors or not engine.plain or engine.home._thread_id != get_ident():
             return general(self, topic, data, **options)
+        event = None
+        if options or (at_work.workers and in_hand.get() is not None):
+            event = engine.make_event(topic, data, **options)
+            if engine.max_hops is not None and event._hops > engine.max_hops:
+                return cast("Receipt", engine.deliver(route, event))
         at = engine.clock()
         epoch = engine.epoch
         if at >= epoch.until:
             epoch = engine.look_at_clock(at)
-        receipt = Receipt(route, data, at, epoch, next(NUMBERS))
+        number = next(NUMBERS) if event is None else event._number
+        receipt = Receipt(route, data, at, epoch, number, event)
         route.ring.append(receipt)
         full: list[Inbox] | None = None
         for items, append, inbox in route.doors:
@@ -56,11 +64,8 @@ def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
         if not events:
             engine.routes.has_events(route)
         route.events = events + 1
-        if full is not None:  # or somebody has to be woken; each counts the event itself
-            for inbox in full:
-                inbox.ledger.routed -= 1
-            for inbox in full:
-                inbox.offer(receipt)
+        if full is not None:  # or asleep
+            _offer(full, receipt)
         return receipt
 
     general = cast("Callable[..., Receipt]", publish)

@@ -187,7 +187,7 @@ class Routes:
         route = Route(self._exchange, topic, offers, singles)
         route.shares = tuple(shared)
         subs = [each for each in targets if isinstance(each, Subscription)]
-        route.threaded = any(not each.signature.is_async for each in subs)
+        route.threaded = any(each.threaded for each in subs)
         if not topic.startswith("$"):
             route.public = True
             route.ring = self.history.ring(topic)

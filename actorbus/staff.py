@@ -65,7 +65,6 @@ class Staff:
         self.probing = self.finishing = False
         self.keys = Keys(sub, options.key) if options.key is not None else None
         sub.inbox.parking = self.keys
-        threaded = not sub.signature.is_async and not options.inline
         pushes_out = options.overflow in (Overflow.DROP_OLD, Overflow.LATEST)
         self.together = options.concurrency == 1 and not pushes_out
         self.call: Callable[[Any], Any] = self._inline if options.inline else sub.handler
@@ -73,7 +72,7 @@ class Staff:
         self.bells: list[asyncio.Future[None]] = []
         self.context: Context = copy_context()
         self.context.run(in_hand.set, None)  # subscribing in a handler passes no event on
-        self._hire_as: type[Worker] = _WORKERS[self.keys is not None, threaded]
+        self._hire_as: type[Worker] = _WORKERS[self.keys is not None, sub.threaded]
         self._sleepers: list[Worker] = []
         self._rehire: asyncio.TimerHandle | None = None
         self._missing = 0  # workers whose task somebody else has cancelled

@@ -130,6 +130,11 @@ class Subscription:
                 self._bells = []
             await hear(self._bells)
 
+    @property
+    def threaded(self) -> bool:
+        """Whether its handler runs in a thread."""
+        return not (self.signature.is_async or self.options.inline)
+
     # -- for the engine ---------------------------------------------------------------------------
 
     @property

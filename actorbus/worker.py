@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actorbus import world
+from actorbus.deadline import Deadline
 from actorbus.delivery import Delivery, nap
 from actorbus.hand import Hand, at_work, in_hand
 from actorbus.handler import InvalidPayload, payload
@@ -42,8 +43,8 @@ class Worker(Hand):
     """Runs one actor's deliveries, one at a time, in a task of its own."""
 
     __slots__ = (
-        "_deadline", "_expired", "_mark", "_receipt", "_size", "_turn", "delivery", "evicted",
-        "keen", "life", "loop", "lot", "retrying", "waker",
+        "_deadline", "_expired", "_grace", "_mark", "_receipt", "_size", "_turn", "delivery",
+        "evicted", "keen", "life", "loop", "lot", "retrying", "waker",
     )  # fmt: skip
 
     def __init__(self, life: Workplace) -> None:
@@ -55,7 +56,9 @@ class Worker(Hand):
         self.keen = True
         self.evicted = False
         self._expired = False
-        self._deadline: asyncio.TimerHandle | None = None
+        timeout = life.sub.options.timeout
+        self._deadline = None if timeout is None else Deadline(life.loop, timeout, self._expire)
+        self._grace: asyncio.TimerHandle | None = None
         self._size = 1
         self.lot = Lot(life.sub.inbox, single=not life.together)
         self.loop = life.loop
@@ -69,6 +72,8 @@ class Worker(Hand):
             await self._work()
         finally:
             at_work.workers -= 1
+            if self._deadline is not None:
+                self._deadline.cancel()
 
     @property
     def receipt(self) -> Any:
@@ -99,14 +104,14 @@ class Worker(Hand):
         """End the worker, interrupting what it has in hand."""
         self.keen = False
         self.evicted = True
-        self.lot.put_back()
+        self.lot.shut()
         if self.task is not None:
             self.task.cancel()
 
     def release(self) -> None:
         """End the worker when it has finished what it has in hand."""
         self.keen = False
-        self.lot.put_back()
+        self.lot.shut()
         if self.waker is not None and self.task is not None:
             self.evicted = True
             self.task.cancel()
@@ -354,15 +359,17 @@ class Worker(Hand):
     @property
     def call(self) -> Callable[[Any], Any]:
         """How to call the handler with what it takes."""
-        return self.life.call if self.life.sub.options.timeout is None else self._timed
+        return self.life.call if self._deadline is None else self._timed
 
     async def _timed(self, argument: Any) -> Any:
-        loop, timeout = self.loop, self.life.sub.options.timeout
-        self._deadline = loop.call_later(timeout or 0.0, self._expire)
+        assert self._deadline is not None  # noqa: S101 else it is not called
+        self._deadline.begin()
         try:
             reply = await self.life.call(argument)
         finally:
-            self._deadline.cancel()
+            self._deadline.end()
+            if self._grace is not None:
+                self._grace.cancel()
         if self._expired:
             self._calm()  # it has swallowed the cancellation and finished after all
         return reply
@@ -372,7 +379,7 @@ class Worker(Hand):
             return
         self._expired = True
         self.task.cancel()
-        self._deadline = self.loop.call_later(GRACE, self._ignored)
+        self._grace = self.loop.call_later(GRACE, self._ignored)
 
     def _ignored(self) -> None:
         self._expired = False

@@ -25,8 +25,8 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     {"errors", "world"},
     ("words", "topic", "event", "frames", "ledger"),
     {
-        "router", "mailbox", "rows", "history", "retry", "restart", "dead_letter", "deadlock",
-        "hand", "handler", "home", "outside", "threads", "storm", "watch",
+        "router", "mailbox", "rows", "history", "retry", "restart", "dead_letter", "deadline",
+        "deadlock", "hand", "handler", "home", "outside", "threads", "storm", "watch",
     },
     (
         "lag", "receipt", "admission", "lot", "options", "subscription", "delivery",
