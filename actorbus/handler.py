@@ -3,6 +3,9 @@
 A handler takes one argument. Its first parameter's annotation decides what that is: the event, the
 payload converted to a dataclass, ``msgspec.Struct``, ``TypedDict`` or pydantic model, or else the
 payload as it is. Nothing is inspected per event.
+
+`inspect` takes 25 us for a handler, as long as all else that makes an actor. A plain function or
+method says the same with its code object, in 1 us; everything else is inspected.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import typing
 from collections.abc import Callable
 from copy import deepcopy
 from operator import attrgetter
-from typing import Any, is_typeddict
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Final, is_typeddict
 
 import msgspec
 
@@ -45,6 +49,11 @@ class Signature:
     convert: Callable[[Any], Any] | None
 
 
+_OF_THE_PAYLOAD = {is_async: Signature(is_async, False, None) for is_async in (False, True)}
+_OF_THE_EVENT = {is_async: Signature(is_async, True, None) for is_async in (False, True)}
+_NOT_PLAIN: Final = object()
+
+
 class InvalidPayload(Exception):  # noqa: N818 not an error users see: it carries the reason
     """A payload does not fit the handler's annotation; ``__cause__`` says why."""
 
@@ -65,18 +74,23 @@ def inspect_handler(handler: Any) -> Signature:
     if not callable(handler):
         raise ConfigurationError(f"a handler must be callable, not {type(handler).__name__}")
     function = _function(handler)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(
-            f"handler {describe(handler)} is a generator function and would never run: "
-            "use return, or iterate over bus.events()"
-        )
-    parameter = _first_parameter(handler)
-    annotation = _resolve(handler, function, parameter)
-    return Signature(
-        is_async=any(inspect.iscoroutinefunction(each) for each in (function, handler)),
-        wants_event=annotation is Event,
-        convert=None if annotation is Event else _converter(annotation),
-    )
+    annotation = _plain_annotation(function) if function is handler else _NOT_PLAIN
+    if annotation is not _NOT_PLAIN:
+        is_async = bool(function.__code__.co_flags & inspect.CO_COROUTINE)
+    else:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                f"handler {describe(handler)} is a generator function and would never run: "
+                "use return, or iterate over bus.events()"
+            )
+        annotation = _first_annotation(handler)
+        is_async = any(inspect.iscoroutinefunction(each) for each in (function, handler))
+    if isinstance(annotation, str):
+        annotation = _resolve(handler, function, annotation)
+    if annotation is Event:
+        return _OF_THE_EVENT[is_async]
+    convert = _converter(annotation)
+    return _OF_THE_PAYLOAD[is_async] if convert is None else Signature(is_async, False, convert)
 
 
 def describe(handler: Any) -> str:
@@ -106,7 +120,31 @@ def _function(handler: Any) -> Any:
     return getattr(handler, "__call__", handler)  # noqa: B004 the method itself is wanted
 
 
-def _first_parameter(handler: Any) -> inspect.Parameter | None:
+def _plain_annotation(function: Any) -> Any:
+    """Return the first annotation of a function or method whose code object says it all.
+
+    Returns:
+        The annotation as it is written, None for none; `_NOT_PLAIN` where it takes `inspect` to
+        tell, or to say what is wrong.
+    """
+    bound = isinstance(function, MethodType)
+    if bound:
+        function = function.__func__
+    if not isinstance(function, FunctionType) or function.__dict__:  # wrapped, or marked
+        return _NOT_PLAIN
+    code = function.__code__
+    required = code.co_argcount - len(function.__defaults__ or ())
+    if (
+        code.co_argcount <= bound
+        or required > bound + 1
+        or code.co_kwonlyargcount
+        or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
+    ):
+        return _NOT_PLAIN
+    return function.__annotations__.get(code.co_varnames[bound])
+
+
+def _first_annotation(handler: Any) -> Any:
     try:
         signature = inspect.signature(handler)
     except ValueError:
@@ -117,25 +155,27 @@ def _first_parameter(handler: Any) -> inspect.Parameter | None:
         raise ConfigurationError(
             f"handler {describe(handler)}{signature} must take one argument: {error}"
         ) from error
-    return next(iter(signature.parameters.values()))
+    annotation = next(iter(signature.parameters.values())).annotation
+    return None if annotation is inspect.Parameter.empty else annotation
 
 
-def _resolve(handler: Any, function: Any, parameter: inspect.Parameter | None) -> Any:
-    if parameter is None or parameter.annotation is inspect.Parameter.empty:
-        return None
-    annotation = parameter.annotation
-    if not isinstance(annotation, str):
-        return annotation
+def _resolve(handler: Any, function: Any, annotation: str) -> Any:
     namespace = getattr(inspect.unwrap(function), "__globals__", None)
     if namespace is None:
         namespace = vars(sys.modules.get(getattr(function, "__module__", ""), typing))
     try:
-        return eval(annotation, namespace, _closure(function))  # noqa: S307 the author's own text
+        code = _compiled(annotation)
+        return eval(code, namespace, _closure(function))  # noqa: S307 the author's own text
     except Exception as error:
         raise ConfigurationError(
             f"handler {describe(handler)}: the annotation {annotation!r} of its first parameter "
             f"cannot be resolved: {error}"
         ) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(annotation: str) -> CodeType:
+    return compile(annotation.strip(), "<annotation>", "eval")
 
 
 def _closure(function: Any) -> dict[str, Any]:

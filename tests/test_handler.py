@@ -292,6 +292,62 @@ def test_what_can_take_one_argument_is_taken(handler: Any) -> None:
     inspect_handler(handler)
 
 
+class Methods:
+    async def event(self, data: Event) -> None: ...
+    def nothing(self) -> None: ...
+    async def two(self, data: Any, more: Any) -> None: ...
+    def optional(self, data: Login, more: int = 1) -> None: ...
+    @classmethod
+    async def of_the_class(cls, data: Event) -> None: ...
+    @staticmethod
+    def of_nobody(data: Point) -> None: ...
+    def all_of_them(*everything: Any) -> None: ...
+
+
+def found(handler: Any) -> Any:
+    """Return what is found of a handler, or that it is refused."""
+    try:
+        signature = inspect_handler(handler)
+    except ConfigurationError:
+        return None
+    return signature.is_async, signature.wants_event, signature.convert is None
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        payload, bare, event, point, model, number, no_argument, two_arguments, keyword_only,
+        needs_keyword, unknown, generates, generates_async, Methods().event, Methods().nothing,
+        Methods().two, Methods().optional, Methods().of_the_class, Methods.of_nobody,
+        Methods().all_of_them, Methods.event,
+        lambda: None, lambda data, /: None, lambda data, /, more=1: None, lambda data, more: None,
+        lambda *data: None, lambda **data: None, lambda data, *, more=1: None,
+    ],
+)  # fmt: skip
+def test_the_code_object_says_what_inspect_says(handler: Any) -> None:
+    """A plain function is found to be what it is as a partial, which takes `inspect` to tell."""
+    assert found(handler) == found(functools.partial(handler))
+
+
+def test_a_wrapper_is_called_as_what_it_wraps() -> None:
+    """A wrapper that takes anything is called as its `__wrapped__` says."""
+
+    @functools.wraps(event)
+    async def wrapper(*args: Any, **options: Any) -> Any:
+        return await event(*args, **options)
+
+    assert inspect_handler(wrapper).wants_event
+
+
+def test_each_subscription_looks_at_the_handler_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an annotation names may change between two subscriptions, as in a notebook."""
+    assert inspect_handler(login).convert is not None
+    monkeypatch.setitem(globals(), "Login", Event)
+    assert inspect_handler(login).wants_event
+    monkeypatch.setitem(login.__annotations__, "data", "Any")
+    assert found(login) == (True, False, True)
+
+
 def test_a_local_annotation_is_resolved() -> None:
     """A type known only to the enclosing function resolves if the handler closes over it."""
 
