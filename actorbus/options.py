@@ -69,9 +69,8 @@ class SubscribeOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one subscription, checked and in their one form."""
+    """The options of one subscription, its name apart, checked and in their one form."""
 
-    name: str | None
     mailbox: int
     overflow: Overflow
     put_timeout: float | None
@@ -106,20 +105,31 @@ def check_options(given: Mapping[str, Any], signature: Signature) -> Options:
         signature: How the handler wants to be called.
 
     Returns:
-        The options in their one form.
+        The options in their one form; where none but a name was given, the same object each time.
 
     Raises:
         ConfigurationError: An option is unknown, of the wrong type, out of range, or at odds with
             another one or with the handler.
     """
+    _optional_text("name", given.get("name"))
+    if given.keys() <= {"name"}:
+        return _DEFAULTS
     if unknown := sorted(given.keys() - SubscribeOptions.__annotations__.keys()):
         known = ", ".join(sorted(SubscribeOptions.__annotations__))
         raise ConfigurationError(f"unknown option {unknown[0]!r}; the options are {known}")
     _check_combinations(given, signature)
+    options = _in_one_form(given)
+    if options.replay > options.mailbox:
+        raise ConfigurationError(
+            f"replay={options.replay} does not fit into mailbox={options.mailbox}"
+        )
+    return options
+
+
+def _in_one_form(given: Mapping[str, Any]) -> Options:
     once = _choice("guarantee", Guarantee, given.get("guarantee", Guarantee.AT_LEAST_ONCE))
     at_most_once = once is Guarantee.AT_MOST_ONCE
-    options = Options(
-        name=_optional_text("name", given.get("name")),
+    return Options(
         mailbox=whole("mailbox", given.get("mailbox", 1000), at_least=1),
         overflow=_choice("overflow", Overflow, given.get("overflow", Overflow.BLOCK)),
         put_timeout=optional_seconds("put_timeout", given.get("put_timeout", 5.0), zero=True),
@@ -135,11 +145,6 @@ def check_options(given: Mapping[str, Any], signature: Signature) -> Options:
         replay=whole("replay", given.get("replay", 0)),
         inline=_flag("inline", given.get("inline", False)),
     )
-    if options.replay > options.mailbox:
-        raise ConfigurationError(
-            f"replay={options.replay} does not fit into mailbox={options.mailbox}"
-        )
-    return options
 
 
 def _check_combinations(given: Mapping[str, Any], signature: Signature) -> None:
@@ -256,6 +261,9 @@ def _patterns(value: Any) -> tuple[Pattern, ...]:
         return tuple(Pattern(each) for each in value)
     except TypeError:
         raise ConfigurationError(f"exclude must be patterns, not {value!r}") from None
+
+
+_DEFAULTS = _in_one_form({})
 
 
 def check_ids(id_: Any, correlation_id: Any) -> None:

@@ -84,7 +84,7 @@ class Registry:
             raise ConfigurationError(f"{handler.__qualname__} is an Actor: use spawn()")
         signature = inspect_handler(handler)
         checked = check_options(options, signature)
-        name = self._name(checked.name, describe(handler))
+        name = self._name(options.get("name"), handler)
         sub = Subscription(
             self._owner, name, parsed, handler, checked, signature, next(self._numbers)
         )
@@ -112,11 +112,11 @@ class Registry:
         signature = inspect_handler(first.receive)
         if not signature.is_async:
             raise ConfigurationError(f"{type(first).__qualname__}.receive must be `async def`")
-        if describe(first.receive) == describe(Actor.receive):
+        if getattr(first.receive, "__func__", None) is Actor.receive:
             raise ConfigurationError(f"{type(first).__qualname__} has no receive()")
-        checked = check_options({**_class_options(first), **options}, signature)
-        kind = type(first)
-        name = self._name(checked.name, f"{kind.__module__}.{kind.__qualname__}")
+        given = {**_class_options(first), **options}
+        checked = check_options(given, signature)
+        name = self._name(given.get("name"), type(first))
         sub = Subscription(
             self._owner, name, parsed, first.receive, checked, signature, next(self._numbers)
         )
@@ -162,12 +162,13 @@ class Registry:
         elif sub.options.replay:
             self._held_back.append(sub)
 
-    def _name(self, given: str | None, default: str) -> str:
+    def _name(self, given: str | None, handler: Any) -> str:
         if given is not None:
             if given in self.live:
                 raise ConfigurationError(f"there is a live subscription named {given!r} already")
             return given
-        name, number = default, 1
+        name = default = describe(handler)
+        number = 1
         while name in self.live:
             number += 1
             name = f"{default}#{number}"

@@ -56,6 +56,15 @@ def test_the_options_are_those_of_the_contract() -> None:
     ]  # fmt: skip
 
 
+def test_subscriptions_that_set_nothing_share_their_options() -> None:
+    """A name is no difference; an option that is given is."""
+    bus = EventBus()
+    one, two = (bus.subscribe("a", handler, name=name).options for name in ("one", "two"))
+    assert one is two
+    assert bus.subscribe("a", handler, mailbox=5).options.mailbox == 5
+    assert one.mailbox == 1000
+
+
 @pytest.mark.parametrize(
     "options",
     [
