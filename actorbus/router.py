@@ -178,10 +178,11 @@ class Router(Generic[T, R]):
 
     def _drop_routes(self, pattern: Pattern) -> None:
         """Drop the cached routes that a change of `pattern` may have made untrue."""
-        first = pattern.segments[0]
         if pattern.exact:
             self.forget(pattern.text)
-        elif "*" in first:
+            return
+        first = pattern.segments[0]
+        if "*" in first:
             self.clear_cache()
         else:
             self._young.drop_all(first)

@@ -110,13 +110,13 @@ class Routes:
         """Route to a subscription from now on."""
         for pattern in target.patterns:
             self._router.add(pattern, target)
-            self._own_listeners += pattern.segments[0].startswith("$")
+            self._own_listeners += pattern.text.startswith("$")
 
     def remove(self, target: Target) -> None:
         """Route nothing more to a subscription."""
         for pattern in target.patterns:
             self._router.remove(pattern, target)
-            self._own_listeners -= pattern.segments[0].startswith("$")
+            self._own_listeners -= pattern.text.startswith("$")
 
     def route(self, topic: str) -> Route:
         """Return the route of a checked topic."""

@@ -69,27 +69,35 @@ class Pattern:
 
     Attributes:
         text: The canonical text.
-        segments: The canonical text's segments.
-        exact: Whether it has no wildcard, so that it matches one topic only: `text`.
 
     Raises:
         InvalidPatternError: `text` is no string or breaks the grammar; it names the part.
     """
 
-    __slots__ = ("exact", "segments", "text")
+    __slots__ = ("_wild", "text")
 
-    exact: bool
-    segments: tuple[str, ...]
+    _wild: tuple[str, ...] | None  # the segments; None if exact: those are looked up, not walked
     text: str
 
     def __init__(self, text: str) -> None:
-        segments = _collapsed(_split(text, InvalidPatternError, _NOT_IN_PATTERN))
-        wildcards = [segment for segment in segments if "*" in segment]
-        _check_wildcards(text, wildcards)
-        store = object.__setattr__
-        store(self, "segments", tuple(segments))
-        store(self, "text", ":".join(segments))
-        store(self, "exact", not wildcards)
+        segments = _split(text, InvalidPatternError, _NOT_IN_PATTERN)
+        wild = None
+        if "*" in text:
+            segments = _collapsed(segments)
+            _check_wildcards(text, [segment for segment in segments if "*" in segment])
+            wild = tuple(segments)
+        object.__setattr__(self, "text", ":".join(segments))
+        object.__setattr__(self, "_wild", wild)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it has no wildcard, so that it matches one topic only: its text."""
+        return self._wild is None
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The canonical text's segments."""
+        return tuple(self.text.split(":")) if self._wild is None else self._wild
 
     def matches(self, topic: str) -> bool:
         """Return whether the pattern matches a topic.
@@ -97,11 +105,12 @@ class Pattern:
         Args:
             topic: A valid topic, the bus's own included; it is not checked again.
         """
-        if self.exact:
+        wild = self._wild
+        if wild is None:
             return topic == self.text
-        if topic.startswith("$") and "*" in self.segments[0]:
+        if topic.startswith("$") and "*" in wild[0]:
             return False
-        return _matches(self.segments, topic.split(":"))
+        return _matches(wild, topic.split(":"))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Pattern):
