@@ -18,6 +18,7 @@ from typing import Protocol
 
 import anyio
 
+from actorbus.delivery import Nap
 from actorbus.hand import Hand
 from actorbus.life import Life
 from actorbus.subscription import Subscription
@@ -59,6 +60,7 @@ class Closable(Protocol):
 
     name: str
     busy: set[Subscription]
+    naps: set[Nap]
     idle_bells: list[asyncio.Future[None]]
 
     def lives(self) -> list[Life]:
@@ -109,9 +111,8 @@ async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> Drai
     """
     started = anyio.current_time()
     acked, dead = bus.settled_counts()
-    for life in bus.lives():
-        for nap in list(life.naps):
-            nap.shorten(SHORT)
+    for nap in list(bus.naps):
+        nap.shorten(SHORT)
     bus.clear_suspended()
     own = None if hand is None else hand.actor
     with anyio.move_on_after(timeout) as limit:

@@ -18,6 +18,7 @@ from typing import Any
 
 from actorbus import world
 from actorbus.dead_letter import DeadLetter, DeadLetters
+from actorbus.delivery import Nap
 from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError
 from actorbus.event import Event, new_event
 from actorbus.hand import Hand, in_hand
@@ -66,6 +67,7 @@ class Engine:
         closed: Whether the bus was closed and not started again.
         registry: Subscriptions, streams and supervisors.
         busy: Subscriptions that may have pending deliveries.
+        naps: Delays that a drain shortens.
         idle_bells: Rung whenever an actor has become idle.
         blocked_seconds: Seconds publishers spent awaiting room.
         unrouted: Events that matched nobody.
@@ -98,6 +100,7 @@ class Engine:
         self.blocked_seconds = 0.0
         self.unrouted = 0
         self.busy: set[Subscription] = set()
+        self.naps: set[Nap] = set()
         self.idle_bells: list[asyncio.Future[None]] = []
         self.registry = Registry(self, history)
         self.routes = self.registry.routes
@@ -181,6 +184,7 @@ class Engine:
         self._to_start.clear()
         self._starter = None
         self.idle_bells.clear()
+        self.naps.clear()
         self.lag.stop()
         for life in self.registry.every_life():
             life.reset()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
-from actorbus.delivery import Delivery, Nap
+from actorbus.delivery import Delivery
 from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.handler import preparation
@@ -47,11 +47,17 @@ class Staff:
         workers: Those hired and not gone.
         resume: Interrupted deliveries, run before anything else.
         keys: Of a keyed actor, the busy keys; else None.
-        naps: Delays that a drain shortens.
+        naps: The bus's delays that a drain shortens.
         together: Whether several deliveries are taken at once, or lent to a thread.
         probing: Whether a suspended actor tries one delivery.
         finishing: Whether it ends once its mail is handled.
     """
+
+    __slots__ = (
+        "_hire_as", "_missing", "_rehire", "_sleepers", "bells", "call", "context", "finishing",
+        "histograms", "host", "keys", "lends", "naps", "prepare", "probing", "resume", "state",
+        "sub", "workers",
+    )  # fmt: skip
 
     def __init__(self, sub: Subscription, host: Host) -> None:
         options = sub.options
@@ -59,8 +65,8 @@ class Staff:
         self.host = host
         self.state = ActorState.STARTING
         self.histograms = host.histograms
-        self.resume: deque[Delivery] = deque()
-        self.naps: set[Nap] = set()
+        self.resume = _NONE  # a deque is made when it is needed: an empty one takes 600 bytes
+        self.naps = host.naps
         self.workers: list[Worker] = []
         self.probing = self.finishing = False
         self.keys = Keys(sub, options.key) if options.key is not None else None
@@ -71,7 +77,8 @@ class Staff:
         self.prepare = preparation(sub.signature, copies=host.copies)
         self.bells: list[asyncio.Future[None]] = []
         self.context: Context = copy_context()
-        self.context.run(in_hand.set, None)  # subscribing in a handler passes no event on
+        if in_hand.get() is not None:  # subscribing in a handler passes no event on
+            self.context.run(in_hand.set, None)
         self._hire_as: type[Worker] = _WORKERS[self.keys is not None, sub.threaded]
         self._sleepers: list[Worker] = []
         self._rehire: asyncio.TimerHandle | None = None
@@ -284,6 +291,8 @@ class Staff:
         elif self.state in (ActorState.STOPPING, ActorState.STOPPED):
             reason = DeadReason.STOPPED
         if reason is None:
+            if self.resume is _NONE:
+                self.resume = deque()
             self.resume.append(delivery)
             return
         begun = delivery.attempts + delivery.interruptions
@@ -366,7 +375,6 @@ class Staff:
         if self.keys is not None:
             self.keys.clear()
         self._sleepers.clear()
-        self.naps.clear()
 
     def lend(self, job: Job) -> None:
         """Run a job in a thread of the bus."""
@@ -380,6 +388,7 @@ class Staff:
         ring(self.bells)
 
 
+_NONE: deque[Delivery] = deque(maxlen=0)  # shared by all that have had no delivery interrupted
 _WORKERS: dict[tuple[bool, bool], type[Worker]] = {
     (False, False): Worker,
     (False, True): ThreadWorker,

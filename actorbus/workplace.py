@@ -21,6 +21,7 @@ class Host(Protocol):
     histograms: bool
     longest_nap: float
     busy: set[Subscription]
+    naps: set[Nap]
     copies: bool
     draining: bool
     face: Any
