@@ -24,8 +24,9 @@ The way of one event, and the map of the house (a file may import those above it
                 options       every option of a subscription, checked
                 subscription  patterns, handler, policies; the books of its deliveries
                 delivery workplace worker threaded keyed    take, call, ack, retry, give up
-                staff hooks   the workers of one actor, and what they hand back
-                actor life    one actor from start to end: restart, suspension, stop
+                staff         the workers of one actor, and what they hand back
+                actor hooks   a handler with state; its instances and what they do at start and stop
+                life          one actor from start to end: restart, suspension, stop
                 tap           streams and waits
                 supervisor    whose failure concerns whom
                 readings      everybody's books, copied for an exporter

@@ -141,14 +141,13 @@ class Engine:
         lives = self.registry.root.lives()
         for life in lives:
             life.state = ActorState.STARTING
-            self.busy.add(life.sub)
         for life in lives:
             self.begin(life)
         self.registry.replay_held_back()
 
     def begin(self, life: Life) -> None:
-        """Start an actor, in its turn; a function has nothing to start."""
-        if not life.has_hooks:
+        """Start an actor: in its turn, or at once where there is nothing to wait for."""
+        if life.hooks is None or (self._starter is None and life.hooks.nothing_to_await):
             life.open()
             return
         self.busy.add(life.sub)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from actorbus.actor import Actor, ActorRef
-from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.hooks import Hooks
@@ -54,10 +53,16 @@ class Life(Staff):
         first: The instance to begin with, where one was needed to find the options.
 
     Attributes:
-        window: Its budget of restarts.
-        backoff: Its delays between restarts.
+        window: Its budget of restarts, once one was spent.
+        backoff: Its delays between restarts, once there was one.
         ref: The one reference to it, once made.
+        hooks: Its instances, where it is an `Actor` class; None for a function.
     """
+
+    __slots__ = (
+        "_acked_at_begin", "_halting", "_misjudged", "_probe", "_probes", "backoff", "hooks",
+        "parent", "ref", "window",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -69,25 +74,15 @@ class Life(Staff):
     ) -> None:
         super().__init__(sub, host)
         self.parent = parent
-        self.window = Window(sub.options.restart.max_restarts, sub.options.restart.within)
-        self.backoff = Backoff()
+        self.window: Window | None = None
+        self.backoff: Backoff | None = None
         self.ref: ActorRef | None = None
-        self._factory = factory
-        self._first = first
-        self._instance: Actor | None = None
-        self._unstarted: Actor | None = None  # the instance whose on_start has failed
-        self._building = False
-        self._hooks = Hooks(self)
+        self.hooks = None if factory is None else Hooks(self, factory, first)
         self._halting: asyncio.Task[None] | None = None
         self._acked_at_begin = 0
         self._misjudged = False
         self._probes = 0
         self._probe: asyncio.TimerHandle | None = None
-
-    @property
-    def has_hooks(self) -> bool:
-        """Whether it is an `Actor` with an instance to start and stop."""
-        return self._factory is not None
 
     # -- states -----------------------------------------------------------------------------------
 
@@ -103,8 +98,15 @@ class Life(Staff):
         self.host.announce(f"$bus:actor:{state}", news)
 
     def open(self) -> None:
-        """Let a function work: there is nothing to start."""
+        """Let an actor work that need not wait for a hook."""
         self._acked_at_begin = self.sub.ledger.acked
+        if self.hooks is not None:
+            self.become(ActorState.STARTING)
+            try:
+                self.hooks.start_at_once(self.ref)
+            except Exception as error:  # noqa: BLE001 any failure to start is one of the actor
+                self._not_started(error)
+                return
         self._run()
         if self.finishing:
             self.background(self.wind_up("unsubscribed", for_good=True))
@@ -117,7 +119,7 @@ class Life(Staff):
         """Build and start an instance, then let it work; a failure is a failure of the actor."""
         if self._halting is not None:  # by another restart, which this one has overtaken
             await asyncio.wait({self._halting})
-        if self._building or not self._may_begin():
+        if (self.hooks is not None and self.hooks.building) or not self._may_begin():
             return
         if self.state is ActorState.STARTING:
             self.become(ActorState.STARTING)
@@ -133,26 +135,15 @@ class Life(Staff):
     async def _build(self) -> bool:
         """Make and start an instance; return whether it has started."""
         self._acked_at_begin = self.sub.ledger.acked
-        if self._factory is None:
+        if self.hooks is None:
             return True
-        self._building = True
-        instance: Any = None
         try:
-            instance, self._first = self._first or self._factory(), None
-            if not isinstance(instance, Actor):
-                raise ConfigurationError("the factory must return an Actor")  # noqa: TRY301
-            instance.bus, instance.name, instance.ref = self.host.face, self.sub.name, self.ref
-            await self._hooks.run(instance.on_start(), bound=None)
+            await self.hooks.start(self.ref)
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001 any failure to start is one of the actor
-            self._unstarted = instance if isinstance(instance, Actor) else None
             self._not_started(error)
             return False
-        finally:
-            self._building = False
-        self._instance = instance
-        self.call = self.sub.handler = instance.receive
         return True
 
     def _not_started(self, error: BaseException) -> None:
@@ -165,9 +156,8 @@ class Life(Staff):
             self._fail(error, None, Directive.RESTART if resumes else directive)
 
     async def _take_leave(self, why: str) -> None:
-        instance, self._instance = self._instance, None
-        if instance is not None:
-            await self._hooks.quietly(instance.on_stop(why))
+        if self.hooks is not None:
+            await self.hooks.leave(why)
 
     # -- failure ----------------------------------------------------------------------------------
 
@@ -198,7 +188,7 @@ class Life(Staff):
                 self.parent.failed(self, error, event)
 
     def _directive(self, error: BaseException, event: Event | None) -> Directive:
-        default = Directive.RESTART if self.has_hooks else Directive.RESUME
+        default = Directive.RESTART if self.hooks is not None else Directive.RESUME
         chosen = self.sub.options.on_failure
         if chosen is None:
             return default
@@ -219,6 +209,9 @@ class Life(Staff):
         """
         if self.sub.ledger.acked > self._acked_at_begin:
             return True
+        if self.window is None:
+            policy = self.sub.options.restart
+            self.window = Window(policy.max_restarts, policy.within)
         return self.window.allow(self.loop.time())
 
     def give_up(self, error: BaseException) -> None:
@@ -258,10 +251,8 @@ class Life(Staff):
                 if worker in self.workers and worker.task in tasks and not worker.task.done():
                     self.abandon(worker, None)
         self.workers = [w for w in self.workers if w.holds is not None]
-        failed, self._unstarted = self._instance or self._unstarted, None
-        if failed is not None and error is not None:
-            await self._hooks.quietly(failed.on_restart(error, event))
-        await self._take_leave(why)
+        if self.hooks is not None:
+            await self.hooks.end(error, event, why)
 
     # -- suspension -------------------------------------------------------------------------------
 
@@ -294,7 +285,7 @@ class Life(Staff):
         """Resume: the probe of a suspended actor was acked."""
         self.probing = False
         self._probes = 0
-        self.window.clear()
+        self.window = None
         self._run()
 
     # -- end --------------------------------------------------------------------------------------
@@ -363,8 +354,9 @@ class Life(Staff):
     async def _stopped(self, why: str, *, for_good: bool) -> None:
         while self.workers:
             await hear(self.bells)
-        self._hooks.cancel()
-        await self._take_leave(why)
+        if self.hooks is not None:
+            self.hooks.cancel()
+            await self.hooks.leave(why)
         self.become_stopped(for_good=for_good)
 
     def cancel_timers(self) -> None:
@@ -393,8 +385,9 @@ class Life(Staff):
         """Forget the loop that was closed under us; everything open is dead."""
         self.cancel_timers()
         self.lose(DeadReason.LOOP_CLOSED)
-        self._instance = self._halting = None
-        self._building = False
+        self._halting = None
+        if self.hooks is not None:
+            self.hooks.forget()
         self.state = ActorState.STARTING
         if self.finishing:
             self.become_stopped()

@@ -151,6 +151,8 @@ class Registry:
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
         self._owner.catch_up()
         sub.life = life
+        if life.hooks is not None:
+            self.reference(sub)  # before it starts: its instances have it from then on
         self.live[sub.name] = sub
         if len(self._labels) < LABELS:
             self._labels[sub] = sub.name

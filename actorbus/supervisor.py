@@ -28,7 +28,7 @@ from actorbus.event import Event
 from actorbus.hooks import HOOK
 from actorbus.life import Life
 from actorbus.options import SubscribeOptions, optional_seconds, whole
-from actorbus.restart import Window
+from actorbus.restart import Backoff, Window
 from actorbus.subscription import Subscription
 from actorbus.words import ActorState, Strategy
 
@@ -183,7 +183,7 @@ class Supervisor:
         if self.parent is None:
             life.give_up(error)
         elif self._window.allow(life.loop.time()):
-            life.window.clear()
+            life.window = None
             self._restart(child or life, life, error, event)
         else:
             self.parent.escalate(life, error, event, child=self)
@@ -218,6 +218,8 @@ class Supervisor:
         for each in reversed(scope):
             if each.state is ActorState.RESTARTING:
                 await each.halt(error if each is life else None, event, "restart")
+        if life.backoff is None:
+            life.backoff = Backoff()
         delay = life.backoff.next(life.loop.time(), world.random)
         await nap(life.loop, life.naps, min(delay, life.longest_nap))
         for each in scope:

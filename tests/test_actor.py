@@ -358,6 +358,70 @@ async def test_on_start_runs_before_the_first_delivery(bus: EventBus) -> None:
     assert lines == [("start", 0), ("receive", 0, 1)]
 
 
+class Prompt(Actor):
+    """Has nothing to do before its first delivery."""
+
+    async def receive(self, event: Event) -> Any:
+        return (self.name, self.ref)
+
+
+async def test_an_actor_without_on_start_runs_at_once(bus: EventBus) -> None:
+    """It needs no task of its own to start: one that is idle costs none at all."""
+    await bus.start()
+    tasks = asyncio.all_tasks()
+    ref = bus.spawn(Prompt)
+    assert ref.state == ActorState.RUNNING
+    assert asyncio.all_tasks() == tasks
+    assert await ref.ask() == (ref.name, ref)
+
+
+async def test_an_actor_without_on_start_waits_its_turn(bus: EventBus) -> None:
+    """Started in order, those that need no time to start included."""
+
+    class Slow(Prompt):
+        async def on_start(self) -> None:
+            await asyncio.sleep(1)
+
+    await bus.start()
+    slow, prompt = bus.spawn(Slow), bus.spawn(Prompt)
+    await asyncio.sleep(0.5)
+    assert (slow.state, prompt.state) == (ActorState.STARTING, ActorState.STARTING)
+    await asyncio.sleep(1)
+    assert (slow.state, prompt.state) == (ActorState.RUNNING, ActorState.RUNNING)
+
+
+async def test_an_on_start_of_the_instance_s_own_is_run(bus: EventBus) -> None:
+    """A hook set on the instance counts as much as one of the class."""
+    lines: list[str] = []
+
+    class Instance(Prompt):
+        def __init__(self) -> None:
+            self.on_start = self.prepare  # type: ignore[method-assign]  # the point
+
+        async def prepare(self) -> None:
+            lines.append(self.name)
+
+    await bus.spawn(Instance, name="it").ask()
+    assert lines == ["it"]
+
+
+async def test_an_instance_that_takes_no_name_has_failed_to_start(bus: EventBus) -> None:
+    """What an instance raises when it is given its attributes is a failure of the actor."""
+    asked: list[Any] = []
+
+    class Closed(Prompt):
+        def __setattr__(self, name: str, value: Any) -> None:
+            raise AttributeError(name)
+
+        async def on_restart(self, error: BaseException, event: Event | None) -> None:
+            asked.append(type(error))
+
+    ref = bus.spawn(Closed, restart=RestartPolicy(max_restarts=1))
+    await asyncio.sleep(60)
+    assert asked == [AttributeError]
+    assert ref.state == ActorState.SUSPENDED
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), asyncio.CancelledError(), BaseException("x")])
 async def test_a_failure_to_start_is_a_failure_of_the_actor(
     bus: EventBus, error: BaseException

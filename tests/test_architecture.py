@@ -30,7 +30,7 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     },
     (
         "lag", "receipt", "admission", "lot", "options", "subscription", "delivery",
-        "workplace", "worker", "threaded", "keyed", "staff", "hooks", "actor", "life", "tap",
+        "workplace", "worker", "threaded", "keyed", "staff", "actor", "hooks", "life", "tap",
         "supervisor", "readings", "routing", "registry", "waiting", "intake", "engine", "asking",
         "explain", "closing", "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
