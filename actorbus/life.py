@@ -41,6 +41,9 @@ class Parent(Protocol):
     def escalate(self, life: Life, error: BaseException, event: Event | None) -> None:
         """Pass a failure on."""
 
+    def dismiss(self, life: Life) -> None:
+        """Forget an actor that ends."""
+
 
 class Life(Staff):
     """The actor of one subscription.

@@ -134,7 +134,7 @@ class Registry:
             raise ConfigurationError(f"there is a supervisor named {name!r} already")
         made = Supervisor(self, name, parent, strategy, max_restarts, within)
         self._supervisors[name] = made
-        parent.children.append(made)
+        parent.children[made] = None
         return made
 
     def add_tap(self, tap: Tap, replay: int) -> None:
@@ -156,7 +156,7 @@ class Registry:
         self.live[sub.name] = sub
         if len(self._labels) < LABELS:
             self._labels[sub] = sub.name
-        parent.children.append(life)
+        parent.children[life] = None
         self.routes.add(sub)
         if self._owner.running:
             self._owner.begin(life)
@@ -227,10 +227,13 @@ class Registry:
     def unsubscribe(self, patterns: Any, handler: Any) -> int:
         """End the subscriptions of a handler to exactly these patterns; return how many."""
         wanted = set(parse_patterns(patterns))
+        one = next(iter(wanted), None)
         found = [
             sub
-            for sub in self.live.values()
-            if set(sub.patterns) == wanted and same_handler(sub.handler, handler)
+            for sub in (self.live.values() if one is None else self.routes.candidates(one))
+            if isinstance(sub, Subscription)
+            and set(sub.patterns) == wanted
+            and same_handler(sub.handler, handler)
         ]
         for sub in found:
             sub.unsubscribe()
@@ -251,7 +254,8 @@ class Registry:
         del self.live[sub.name]
         self._ending[sub] = None
         self.routes.remove(sub)
-        _remove(self.root, cast("Life", sub.life))
+        life = cast("Life", sub.life)
+        life.parent.dismiss(life)
         return True
 
     def forget(self, sub: Subscription) -> None:
@@ -342,12 +346,3 @@ def _class_options(instance: Actor) -> Mapping[str, Any]:
         for option in SubscribeOptions.__annotations__
         if hasattr(kind, option)
     }
-
-
-def _remove(supervisor: Supervisor, life: Life) -> bool:
-    if life in supervisor.children:
-        supervisor.children.remove(life)
-        return True
-    return any(
-        _remove(child, life) for child in supervisor.children if isinstance(child, Supervisor)
-    )

@@ -142,6 +142,10 @@ class Routes:
         matched = sorted(self._router.match(topic), key=_order)
         return [each for each in matched if isinstance(each, Tap) or each.wants(topic)]
 
+    def candidates(self, pattern: Pattern) -> list[Target]:
+        """Return who may have subscribed to a pattern: it matches its own text, as a topic."""
+        return sorted(self._router.match(pattern.text), key=_order)
+
     def group(self, name: str) -> Group:
         """Return a group, made on demand."""
         return self._groups.setdefault(name, Group(name))

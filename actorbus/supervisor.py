@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from itertools import dropwhile
 from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from actorbus import world
@@ -89,7 +90,7 @@ class Supervisor:
             raise ConfigurationError("within must be a number of seconds")
         self.name = name
         self.parent = parent
-        self.children: list[Life | Supervisor] = []
+        self.children: dict[Life | Supervisor, None] = {}  # in order of start
         self._bus = bus
         self._window = Window(whole("max_restarts", max_restarts), within)
 
@@ -158,6 +159,10 @@ class Supervisor:
             found += [child] if isinstance(child, Life) else child.lives()
         return found
 
+    def dismiss(self, life: Life) -> None:
+        """Forget a child that is to restart with its siblings no more."""
+        self.children.pop(life, None)
+
     def failed(self, life: Life, error: BaseException, event: Event | None) -> None:
         """Restart a child, and who shares its restart; or pass its failure on."""
         if life.spend():
@@ -193,9 +198,9 @@ class Supervisor:
             return [child] if isinstance(child, Life) else child.lives()
         match self.strategy:
             case Strategy.ONE_FOR_ALL:
-                chosen = self.children
+                chosen = [*self.children]
             case Strategy.REST_FOR_ONE:
-                chosen = self.children[self.children.index(child) :]
+                chosen = [*dropwhile(lambda other: other is not child, self.children)]
             case _:
                 chosen = [child]
         found: list[Life] = []

@@ -23,6 +23,7 @@ from actorbus import (
     InvalidPatternError,
     RetryPolicy,
     Subscription,
+    registry,
 )
 from tests.handlers import Gate, Seen
 from tests.virtual import run
@@ -215,6 +216,32 @@ async def test_unsubscribe_takes_the_patterns_in_any_order(bus: EventBus) -> Non
     """A subscription to several patterns is found by the same patterns."""
     bus.subscribe(["a", "b:*"], named)
     assert bus.unsubscribe(["b:*", "a"], named) == 1
+
+
+async def test_unsubscribe_finds_every_kind_of_pattern(bus: EventBus) -> None:
+    """A wildcard pattern ends its own subscriptions only, in order, whatever else it matches."""
+    handler = Seen()
+    others = [bus.subscribe(each, handler) for each in ("a:b", "**", "a:*:c", ["a:*", "b"])]
+    for pattern in ("a:*", "a:**", "a_*:b", "$bus:*", "**:a"):
+        bus.subscribe(pattern, handler, exclude=pattern)
+        assert bus.unsubscribe(pattern, handler) == 1
+    assert {sub.state for sub in others} == {ActorState.RUNNING}
+
+
+def test_unsubscribing_looks_at_no_other_subscription(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ending one of many by its pattern looks at those alone that its pattern may be of."""
+    bus, handler = EventBus("many"), Seen()
+    for number in range(100):
+        bus.subscribe(f"n:{number}:*", handler, name=str(number))
+    compared: list[Any] = []
+
+    def compare(*pair: Any) -> bool:
+        compared.append(pair)
+        return True
+
+    monkeypatch.setattr(registry, "same_handler", compare)
+    assert bus.unsubscribe("n:70:*", handler) == 1
+    assert len(compared) == 1
 
 
 async def test_unsubscribe_needs_a_handler_or_a_subscription(bus: EventBus) -> None:

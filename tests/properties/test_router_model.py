@@ -152,3 +152,13 @@ def test_no_node_is_visited_twice_for_a_segment(some: list[Pattern], topic: str)
         router_module._step = step
     assert len({id(node) for node in reached}) == len(reached)
     assert steps_made <= len(topic.split(":"))
+
+
+@given(st.lists(patterns, min_size=1, max_size=8))
+def test_a_pattern_matches_its_own_text(several: list[Pattern]) -> None:
+    """Who subscribed to a pattern is found by taking its text for a topic."""
+    router: Router[int, tuple[int, ...]] = Router(lambda _, found: found)
+    for number, pattern in enumerate(several):
+        router.add(pattern, number)
+    for number, pattern in enumerate(several):
+        assert number in router.match(pattern.text)
