@@ -63,6 +63,7 @@ class Registry:
         self._ending: dict[Subscription, None] = {}
         self._supervisors: dict[str, Supervisor] = {"root": self.root}
         self._numbers = itertools.count(1)
+        self._taken: dict[str, int] = {}  # default names: the numbers up to this one are taken
         self._labels: dict[Subscription, str] = {}
         self._sums = {ENDED: Ledger(), STREAMS: Ledger(), OTHERS: Ledger()}
         self._held_back: list[Subscription] = []
@@ -169,12 +170,22 @@ class Registry:
             if given in self.live:
                 raise ConfigurationError(f"there is a live subscription named {given!r} already")
             return given
-        name = default = describe(handler)
-        number = 1
-        while name in self.live:
+        default = describe(handler)
+        number = self._taken.get(default, 0) + 1
+        while (name := _numbered(default, number)) in self.live:
             number += 1
-            name = f"{default}#{number}"
+        self._taken[default] = number
         return name
+
+    def _free(self, name: str) -> None:
+        """Let a default name be given again, the lowest number first."""
+        default, _, number = name.rpartition("#")
+        if name in self._taken:
+            default, number = name, "1"
+        if default in self._taken and number.isdecimal():
+            self._taken[default] = min(self._taken[default], int(number) - 1)
+            if self._taken[default] <= 0:
+                del self._taken[default]
 
     # -- replay -----------------------------------------------------------------------------------
 
@@ -252,6 +263,7 @@ class Registry:
             return False
         self._owner.catch_up()
         del self.live[sub.name]
+        self._free(sub.name)
         self._ending[sub] = None
         self.routes.remove(sub)
         life = cast("Life", sub.life)
@@ -346,3 +358,7 @@ def _class_options(instance: Actor) -> Mapping[str, Any]:
         for option in SubscribeOptions.__annotations__
         if hasattr(kind, option)
     }
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}#{number}"

@@ -434,6 +434,22 @@ async def test_the_default_name_is_module_and_qualname_then_numbered(bus: EventB
     assert bus.subscribe("a", functools.partial(named)).name == f"{base}#4"
 
 
+@given(st.lists(st.none() | st.integers(1, 6), max_size=40))
+def test_the_default_name_is_the_first_that_is_free(script: list[int | None]) -> None:
+    """Whatever was subscribed, by default (None) or explicitly, and ended, by number."""
+    bus, live = EventBus("names"), dict[str, Subscription]()
+    names = [f"{__name__}.named", *(f"{__name__}.named#{number}" for number in range(2, 50))]
+    for number in script:
+        if number is None:
+            sub = bus.subscribe("a", named)
+            assert sub.name == next(name for name in names if name not in live)
+            live[sub.name] = sub
+        elif names[number - 1] in live:
+            live.pop(names[number - 1]).unsubscribe()
+        elif number % 2:
+            live[names[number - 1]] = bus.subscribe("a", named, name=names[number - 1])
+
+
 async def test_an_explicit_duplicate_is_refused_while_the_other_lives(bus: EventBus) -> None:
     """Two live subscriptions cannot be given one name; after the first has ended it is free."""
     first = bus.subscribe("a", named, name="audit")
