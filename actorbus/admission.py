@@ -11,6 +11,9 @@ is only plain a moment later, so the newest one is judged at the next offer or t
 Stalled: after a delivery has timed out in the line, and while the actor is suspended, one that
 finds the mailbox full is dead at once, until a delivery is next taken. So a stuck subscriber costs
 a publisher's await one ``put_timeout``, not one per event.
+
+An inbox no route leads to yet is closed and has no deque (an empty one takes 600 bytes). Whoever
+makes a route opens it first, so that the way in itself need not look.
 """
 
 from __future__ import annotations
@@ -36,6 +39,10 @@ class Owner(Addressee, Protocol):
     @property
     def suspended(self) -> bool:
         """Whether its actor is suspended."""
+
+    @property
+    def rouse(self) -> Callable[[], None]:
+        """Sets a sleeping worker to work."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -66,6 +73,9 @@ class Parking(Protocol):
         """Take one delivery out; return whether it stood there."""
 
 
+_NOTHING: deque[Receipt] = deque(maxlen=0)  # shared by all that are closed
+
+
 class Inbox:
     """The way into one actor's mailbox.
 
@@ -76,9 +86,11 @@ class Inbox:
         overflow: What a full mailbox does.
         put_timeout: Seconds a delivery may stand in the line, or None for ever.
         key: For ``latest``: what makes two events the same.
-        rouse: Called when something was admitted and a worker sleeps.
 
     Attributes:
+        items: What stands in the mailbox, which holds the same deque.
+        offer: The way in, once it is open: takes a receipt.
+        rouse: Called when something was admitted and a worker sleeps.
         gate: While fewer deliveries than this are queued, another has only to be appended: there
             is room, and nobody to wake.
         pressed: Whether the next take has to look after the line or the stall.
@@ -99,12 +111,12 @@ class Inbox:
         overflow: Overflow,
         put_timeout: float | None,
         key: Callable[[Any], Hashable] | None,
-        rouse: Callable[[], None],
     ) -> None:
-        self.mailbox: Mailbox[Receipt] = Mailbox(capacity)
-        self.items = self.mailbox.items
+        self.mailbox: Mailbox[Receipt] = Mailbox(capacity, _NOTHING)
+        self.items = _NOTHING
         self.ledger = ledger
-        self.rouse = rouse
+        self.rouse: Callable[[], None]
+        self.offer: Callable[[Receipt], None]
         self.gate = 0
         self._asleep = 0
         self.pressed = False
@@ -118,11 +130,8 @@ class Inbox:
         self._newest: Place[Receipt] | None = None
         self._judging = False
         self._timer: asyncio.TimerHandle | None = None
-        self._positions: dict[Hashable, int] = {}  # latest: where the last of each key entered
+        self._positions: dict[Hashable, int]  # latest: where the last of each key entered
         self._entered = 0  # latest: deliveries ever admitted
-        self.offer: Callable[[Receipt], None] = (
-            self._offer_latest if overflow is Overflow.LATEST else self._offer
-        )
 
     @property
     def door(self) -> Door:
@@ -145,6 +154,16 @@ class Inbox:
         self.gate = 0 if self._asleep else self.mailbox.limit
 
     # -- in ---------------------------------------------------------------------------------------
+
+    def open(self) -> Callable[[Receipt], None]:
+        """Make ready for the first delivery, if that has not been done; return the way in."""
+        if self.items is _NOTHING:
+            self.items = self.mailbox.items = deque()
+            self._positions = {}
+            self.rouse = self._owner.rouse
+            latest = self._overflow is Overflow.LATEST
+            self.offer = self._offer_latest if latest else self._offer
+        return self.offer
 
     def _offer(self, receipt: Receipt) -> None:
         self.ledger.routed += 1

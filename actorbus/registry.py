@@ -203,8 +203,9 @@ class Registry:
             return
         limit = count if not sub.options.exclude else 1_000_000_000
         events = [e for e in self.routes.recent(sub.patterns, limit) if sub.wants(e.topic)]
+        route = self.own_route(sub)
         for event in events[-count:]:
-            sub.inbox.offer(receipt_of(event, self.own_route(sub), loop.time()))
+            sub.inbox.offer(receipt_of(event, route, loop.time()))
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class Registry:
         """Return a route that leads to one subscription alone."""
         if sub.own_route is None:
             topic = f"$bus:tell:{sub.name}"
-            sub.own_route = Route(self._owner, topic, (sub.inbox.offer,), (sub,))
+            sub.own_route = Route(self._owner, topic, (sub.inbox.open(),), (sub,))
         return sub.own_route
 
     def every_life(self) -> list[Life]:

@@ -181,11 +181,12 @@ class Routes:
         singles: list[Target] = []
         shares: dict[str, list[Subscription]] = {}
         for target in targets:
+            offer = target.offer if isinstance(target, Tap) else target.inbox.open()
             if isinstance(target, Subscription) and target.options.group is not None:
                 shares.setdefault(target.options.group, []).append(target)
                 continue
             singles.append(target)
-            offers.append(target.offer if isinstance(target, Tap) else target.inbox.offer)
+            offers.append(offer)
         shared = [Share(self.group(name), tuple(members)) for name, members in shares.items()]
         offers += [share.offer for share in shared]
         route = Route(self._exchange, topic, offers, singles)

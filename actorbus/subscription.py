@@ -7,6 +7,7 @@ its life (the actor); what lets them in is its inbox.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus import world
@@ -102,7 +103,7 @@ class Subscription:
         self._bells: list[asyncio.Future[None]] | None = None
         self.inbox = Inbox(
             self, self.ledger, options.mailbox, options.overflow, options.put_timeout,
-            options.key, self._rouse,
+            options.key,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -153,8 +154,10 @@ class Subscription:
         """Bring the books up to what threads have done."""
         self.life.progress()
 
-    def _rouse(self) -> None:
-        self.life.rouse()
+    @property
+    def rouse(self) -> Callable[[], None]:
+        """Sets a sleeping worker to work."""
+        return self.life.rouse
 
     def wants(self, topic: str) -> bool:
         """Return whether no exclude pattern matches a topic."""
