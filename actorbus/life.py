@@ -95,7 +95,7 @@ class Life(Staff):
         if state is not ActorState.RUNNING:
             self.sub.inbox.asleep = 0
             self.host.busy.add(self.sub)
-            for worker in list(self.workers):
+            for worker in self.workers:
                 worker.release()  # it may finish what it has in hand, but takes nothing new
         news = {"subscription": self.sub.name, "state": str(state)}
         self.host.announce(f"$bus:actor:{state}", news)
@@ -253,7 +253,7 @@ class Life(Staff):
             for worker in workers:
                 if worker in self.workers and worker.task in tasks and not worker.task.done():
                     self.abandon(worker, None)
-        self.workers = [w for w in self.workers if w.holds is not None]
+        self.workers = tuple(w for w in self.workers if w.holds is not None)
         if self.hooks is not None:
             await self.hooks.end(error, event, why)
 
@@ -315,7 +315,7 @@ class Life(Staff):
     async def wind_up(self, why: str, *, for_good: bool = False) -> None:
         """Handle what is there, then stop."""
         while self.sub.terms().pending and self.state is not ActorState.STOPPED:
-            await hear(self.bells)
+            await self.sub.hear()
         await self.stop(why, for_good=for_good)
 
     def stop_soon(
@@ -338,7 +338,7 @@ class Life(Staff):
         self.become(ActorState.STOPPING)
         self.cancel_timers()
         self.discard(reason)
-        for worker in list(self.workers):
+        for worker in self.workers:
             worker.release()
         self.background(self._stopped(why, for_good=for_good))
 
@@ -356,7 +356,7 @@ class Life(Staff):
 
     async def _stopped(self, why: str, *, for_good: bool) -> None:
         while self.workers:
-            await hear(self.bells)
+            await self.sub.hear()
         if self.hooks is not None:
             self.hooks.cancel()
             await self.hooks.leave(why)
@@ -380,8 +380,7 @@ class Life(Staff):
         self.sub.inbox.cancel_timer()
         if for_good or self.finishing:
             self.host.forget(self.sub)
-        self.sub.has_ended()
-        self.ring()
+        self.sub.ring()
         self.host.quiet()
 
     def reset(self) -> None:

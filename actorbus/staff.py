@@ -54,7 +54,7 @@ class Staff:
     """
 
     __slots__ = (
-        "_hire_as", "_missing", "_rehire", "_sleepers", "bells", "call", "context", "finishing",
+        "_hire_as", "_missing", "_rehire", "_sleepers", "call", "context", "finishing",
         "histograms", "host", "keys", "lends", "naps", "prepare", "probing", "resume", "state",
         "sub", "workers",
     )  # fmt: skip
@@ -67,7 +67,7 @@ class Staff:
         self.histograms = host.histograms
         self.resume = _NONE  # a deque is made when it is needed: an empty one takes 600 bytes
         self.naps = host.naps
-        self.workers: list[Worker] = []
+        self.workers: tuple[Worker, ...] = ()
         self.probing = self.finishing = False
         self.keys = Keys(sub, options.key) if options.key is not None else None
         sub.inbox.parking = self.keys
@@ -75,12 +75,11 @@ class Staff:
         self.together = options.concurrency == 1 and not pushes_out
         self.call: Callable[[Any], Any] = self._inline if options.inline else sub.handler
         self.prepare = preparation(sub.signature, copies=host.copies)
-        self.bells: list[asyncio.Future[None]] = []
         self.context: Context = copy_context()
         if in_hand.get() is not None:  # subscribing in a handler passes no event on
             self.context.run(in_hand.set, None)
         self._hire_as: type[Worker] = _WORKERS[self.keys is not None, sub.threaded]
-        self._sleepers: list[Worker] = []
+        self._sleepers: list[Worker] | None = None  # once one was hired
         self._rehire: asyncio.TimerHandle | None = None
         self._missing = 0  # workers whose task somebody else has cancelled
 
@@ -179,7 +178,7 @@ class Staff:
 
     def _hire(self) -> None:
         worker = self._hire_as(self)
-        self.workers.append(worker)
+        self.workers += (worker,)
         context = self.context if self.sub.options.concurrency == 1 else self.context.copy()
         # asyncio.Task itself, not create_task: an eager task factory would run the handler inside
         # the publish that has roused it.
@@ -192,9 +191,11 @@ class Staff:
 
     def sleeps(self, worker: Worker) -> None:
         """Take note that a worker has nothing to do."""
+        if self._sleepers is None:
+            self._sleepers = []
         self._sleepers.append(worker)
         self.sub.inbox.asleep += 1
-        self.ring()
+        self.sub.ring()
         self.settle_down()
 
     def settle_down(self) -> None:
@@ -206,11 +207,11 @@ class Staff:
 
     def _left(self, worker: Worker) -> None:
         """Take note that a worker's task has ended."""
-        if worker in self._sleepers:
+        if self._sleepers and worker in self._sleepers:
             self._sleepers.remove(worker)
         if worker not in self.workers:
             return  # abandoned before
-        self.workers.remove(worker)
+        self._dismiss(worker)
         receipt = worker.holds
         if receipt is not None:
             self._lost(worker, receipt)
@@ -219,8 +220,11 @@ class Staff:
                 self._rehire_soon()
             else:
                 self._work_again()
-        self.ring()
+        self.sub.ring()
         self.host.quiet()
+
+    def _dismiss(self, worker: Worker) -> None:
+        self.workers = tuple(each for each in self.workers if each is not worker)
 
     def _lost(self, worker: Worker, receipt: Receipt) -> None:
         """A worker's task was cancelled from outside, or broke, with a delivery in hand.
@@ -308,8 +312,7 @@ class Staff:
             reason: Why its delivery is dead; None to run it again.
         """
         receipt, delivery = worker.holds, worker.delivery
-        if worker in self.workers:
-            self.workers.remove(worker)
+        self._dismiss(worker)
         worker.abandon()
         log.error("a handler of %r does not end and is left to itself", self.sub.name)
         if receipt is None:
@@ -340,7 +343,7 @@ class Staff:
             while self.keys.due:
                 self._bury(self.keys.due.popleft(), reason)
         self.sub.inbox.clear(reason)
-        self.ring()
+        self.sub.ring()
 
     def _bury(self, delivery: Delivery, reason: DeadReason) -> None:
         self.sub.give_up(
@@ -352,29 +355,29 @@ class Staff:
     def cut_off(self, reason: DeadReason) -> None:
         """Give up everything, in hand or not, at once; whoever will not end is abandoned."""
         self.discard(reason)
-        for worker in list(self.workers):
+        for worker in self.workers:
             receipt, attempts = worker.holds, worker.attempts
             worker.evict()
             worker.abandon()
-            self.workers.remove(worker)
+            self._dismiss(worker)
             if receipt is not None:
                 self.sub.give_up(receipt, reason, None, attempts)
         if self.keys is not None:
             self.keys.clear()
-        self._sleepers.clear()
-        self.ring()
+        self._sleepers = None
+        self.sub.ring()
 
     def lose(self, reason: DeadReason) -> None:
         """Give up everything, the loop being closed: no task of it will ever run again."""
         self.discard(reason)
-        workers, self.workers = self.workers, []
+        workers, self.workers = self.workers, ()
         for worker in workers:
             if worker.holds is not None:
                 self.sub.give_up(worker.holds, reason, None, worker.attempts)
             worker.let_go()
         if self.keys is not None:
             self.keys.clear()
-        self._sleepers.clear()
+        self._sleepers = None
 
     def lend(self, job: Job) -> None:
         """Run a job in a thread of the bus."""
@@ -382,10 +385,6 @@ class Staff:
 
     async def _inline(self, argument: Any) -> Any:
         return call_plain(self.sub.handler, argument)
-
-    def ring(self) -> None:
-        """Wake whoever waits for a worker to finish or leave."""
-        ring(self.bells)
 
 
 _NONE: deque[Delivery] = deque(maxlen=0)  # shared by all that have had no delivery interrupted

@@ -127,9 +127,7 @@ class Subscription:
     async def ended(self) -> None:
         """Wait until it is unsubscribed or stopped and its last delivery has settled."""
         while self.state is not ActorState.STOPPED:
-            if self._bells is None:
-                self._bells = []
-            await hear(self._bells)
+            await self.hear()
 
     @property
     def threaded(self) -> bool:
@@ -249,7 +247,13 @@ class Subscription:
         settled = ledger.routed, ledger.acked, ledger.dead_total, ledger.conflated
         return Terms(*settled, *pending)
 
-    def has_ended(self) -> None:
-        """Wake whoever waits for the end."""
+    async def hear(self) -> None:
+        """Wait until a worker has finished or left, or the actor has ended."""
+        if self._bells is None:
+            self._bells = []
+        await hear(self._bells)
+
+    def ring(self) -> None:
+        """Wake whoever waits for one of these."""
         if self._bells:
             ring(self._bells)

@@ -221,8 +221,10 @@ def parse_patterns(patterns: str | Iterable[str]) -> tuple[Pattern, ...]:
         InvalidPatternError: One breaks the grammar.
         ConfigurationError: It is no pattern and no series of patterns.
     """
+    if isinstance(patterns, str):
+        return (Pattern(patterns),)
     try:
-        given = [patterns] if isinstance(patterns, str) else list(patterns)
+        given = list(patterns)
     except TypeError:
         raise ConfigurationError(
             f"patterns must be a pattern or several, not {type(patterns).__name__}"
