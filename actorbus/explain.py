@@ -103,6 +103,7 @@ def _match(topic: str, target: Subscription | Tap) -> Match:
         return Match(target.name, pattern, "stream", 0, None)
     target.progress()
     inbox = target.inbox
+    inbox.open()
     room = max(0, int(inbox.mailbox.limit) - len(inbox.items))
     return Match(target.name, pattern, str(target.state), room, target.options.group)
 

@@ -57,7 +57,6 @@ class Mailbox(Generic[T]):
 
     Args:
         maxsize: Items it holds; 0 or less is unbounded.
-        items: Where its owner wants them to stand; default a deque of its own.
 
     Attributes:
         items: The queued items, oldest first; for the owner.
@@ -78,10 +77,10 @@ class Mailbox(Generic[T]):
 
     __class_getitem__: ClassVar[Any] = classmethod(GenericAlias)
 
-    def __init__(self, maxsize: int = 0, items: deque[T] | None = None) -> None:
+    def __init__(self, maxsize: int = 0) -> None:
         self._maxsize = maxsize
         self.limit = maxsize if maxsize > 0 else sys.maxsize
-        self.items: deque[T] = deque() if items is None else items
+        self.items: deque[T] = deque()
         self.line: deque[Place[T]] | None = None  # made on demand: an empty deque takes 600 bytes
         self._getters: deque[asyncio.Future[None]] | None = None
         self._finished: asyncio.Event | None = None
