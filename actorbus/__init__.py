@@ -33,6 +33,7 @@ The way of one event, and the map of the house (a file may import those above it
                 routing registry    topic to subscriptions; who there is
                 waiting       who waits for whom: the deadlock guard
                 intake lag    publishing from other threads; how late the loop calls back
+                traffic       from a publish to the inboxes, and from a failure to the store
                 engine        the state of a running bus, and what its parts ask of it
                 asking explain closing running
                 looking listening lifecycle plain bus    what users hold

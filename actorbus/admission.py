@@ -102,8 +102,7 @@ class Inbox:
     __slots__ = (
         "_asleep", "_capacity", "_entered", "_judging", "_key", "_newest", "_overflow", "_owner",
         "_positions", "_put_timeout", "_stalled", "_timer", "_unawaited", "gate", "items", "ledger",
-        "mailbox",
-        "offer", "parking", "pressed", "rouse",
+        "mailbox", "offer", "parking", "pressed", "rouse",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +142,12 @@ class Inbox:
         return self.items, self.items.append, self
 
     @property
+    def room(self) -> int:
+        """Free places in the mailbox; less than 0 if more is kept for a busy key than it holds."""
+        limit = self._capacity if self.mailbox is _CLOSED else self.mailbox.limit
+        return limit - len(self.items)
+
+    @property
     def asleep(self) -> int:
         """Workers that could start at once."""
         return self._asleep
@@ -168,6 +173,7 @@ class Inbox:
             self.rouse = self._owner.rouse
             latest = self._overflow is Overflow.LATEST
             self.offer = self._offer_latest if latest else self._offer
+            self.keep_room(0)
         return self.offer
 
     def _offer(self, receipt: Receipt) -> None:

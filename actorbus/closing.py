@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -72,7 +72,7 @@ class Closable(Protocol):
     def catch_up(self) -> bool:
         """Route what other threads have published so far; return whether there was any."""
 
-    def clear_suspended(self) -> None:
+    def clear_suspended(self, among: Iterable[Any]) -> None:
         """Give up the mail of suspended actors."""
 
     def stragglers(self, hand: Hand | None) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ async def drain(bus: Closable, timeout: float | None, hand: Hand | None) -> Drai
     acked, dead = bus.settled_counts()
     for nap in list(bus.naps):
         nap.shorten(SHORT)
-    bus.clear_suspended()
+    bus.clear_suspended(life.sub for life in bus.lives())
     own = None if hand is None else hand.actor
     with anyio.move_on_after(timeout) as limit:
         await until_idle(bus, hand)

@@ -102,9 +102,7 @@ def _match(topic: str, target: Subscription | Tap) -> Match:
     if isinstance(target, Tap):
         return Match(target.name, pattern, "stream", 0, None)
     target.progress()
-    inbox = target.inbox
-    inbox.open()
-    room = max(0, int(inbox.mailbox.limit) - len(inbox.items))
+    room = max(0, target.inbox.room)
     return Match(target.name, pattern, str(target.state), room, target.options.group)
 
 

@@ -22,7 +22,6 @@ from actorbus.hooks import Hooks
 from actorbus.restart import Backoff, Window, doubling
 from actorbus.staff import Staff
 from actorbus.subscription import Subscription
-from actorbus.watch import hear
 from actorbus.words import ActorState, DeadReason, Directive, GiveUp
 from actorbus.worker import GRACE
 from actorbus.workplace import Host

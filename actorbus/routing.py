@@ -49,10 +49,9 @@ class Group:
         return chosen
 
 
-def _room(member: Subscription) -> float:
+def _room(member: Subscription) -> int:
     member.progress()
-    inbox = member.inbox
-    return inbox.mailbox.limit - len(inbox.items) - inbox.waiting
+    return member.inbox.room - member.inbox.waiting
 
 
 class Share:

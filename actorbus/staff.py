@@ -27,7 +27,6 @@ from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.threaded import ThreadWorker, call_plain
 from actorbus.threads import Job
-from actorbus.watch import ring
 from actorbus.words import ActorState, DeadReason, Overflow
 from actorbus.worker import POISON, Worker
 from actorbus.workplace import Host
@@ -55,8 +54,8 @@ class Staff:
 
     __slots__ = (
         "_hire_as", "_missing", "_rehire", "_sleepers", "call", "context", "finishing",
-        "histograms", "host", "keys", "lends", "naps", "prepare", "probing", "resume", "state",
-        "sub", "workers",
+        "histograms", "host", "keys", "naps", "prepare", "probing", "resume", "state", "sub",
+        "together", "workers",
     )  # fmt: skip
 
     def __init__(self, sub: Subscription, host: Host) -> None:

@@ -60,7 +60,10 @@ class Life(Protocol):
         """Take out a delivery that waits to be run again; return whether it stood there."""
 
     def cut(self) -> None:
-        """Take back what threads were lent and have not started."""
+        """Take back what workers have taken together, or lent to threads, and not begun."""
+
+    def discard(self, reason: DeadReason) -> None:
+        """Give up everything that is not in hand."""
 
 
 class Subscription:

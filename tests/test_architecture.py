@@ -31,8 +31,9 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     (
         "lag", "receipt", "admission", "lot", "options", "subscription", "delivery",
         "workplace", "worker", "threaded", "keyed", "staff", "actor", "hooks", "life", "tap",
-        "supervisor", "readings", "routing", "registry", "waiting", "intake", "engine", "asking",
-        "explain", "closing", "running", "looking", "listening", "lifecycle", "plain", "bus",
+        "supervisor", "readings", "routing", "registry", "waiting", "intake", "traffic", "engine",
+        "asking", "explain", "closing", "running", "looking", "listening", "lifecycle", "plain",
+        "bus",
     ),
 )  # fmt: skip
 ENGINE = 3
