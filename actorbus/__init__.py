@@ -19,6 +19,7 @@ The way of one event, and the map of the house (a file may import those above it
     rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadline
                 deadlock  hand  handler  home  threads  outside  storm  watch
     engine      receipt       what publish returns, and waiting for it
+                backlog       a burst on one topic, on its way to the mailboxes
                 admission     a full mailbox: the line, the stall, the overflow policies
                 lot           what a worker takes out of its mailbox together
                 options       every option of a subscription, checked

@@ -25,6 +25,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 
+from actorbus.backlog import Backlog
 from actorbus.errors import MailboxFullError
 from actorbus.ledger import Ledger
 from actorbus.mailbox import Mailbox, Place
@@ -36,6 +37,10 @@ Door = tuple[deque[Receipt], Callable[[Receipt], None], "Inbox"]
 
 class Owner(Addressee, Protocol):
     """What an inbox needs to know of the subscription it belongs to."""
+
+    @property
+    def backlog(self) -> Backlog:
+        """The bus's events that stand in no mailbox yet."""
 
     @property
     def suspended(self) -> bool:
@@ -76,6 +81,7 @@ class Parking(Protocol):
 
 _CLOSED: Mailbox[Receipt] = Mailbox()  # shared by all inboxes that are closed; empty for ever
 _CLOSED.items = deque(maxlen=0)
+_NO_BACKLOG = Backlog()
 
 
 class Inbox:
@@ -90,7 +96,6 @@ class Inbox:
         key: For ``latest``: what makes two events the same.
 
     Attributes:
-        items: What stands in the mailbox, which holds the same deque.
         offer: The way in, once it is open: takes a receipt.
         rouse: Called when something was admitted and a worker sleeps.
         gate: While fewer deliveries than this are queued, another has only to be appended: there
@@ -100,9 +105,9 @@ class Inbox:
     """
 
     __slots__ = (
-        "_asleep", "_capacity", "_entered", "_judging", "_key", "_newest", "_overflow", "_owner",
-        "_positions", "_put_timeout", "_stalled", "_timer", "_unawaited", "gate", "items", "ledger",
-        "mailbox", "offer", "parking", "pressed", "rouse",
+        "_asleep", "_backlog", "_capacity", "_entered", "_judging", "_key", "_newest", "_overflow",
+        "_owner", "_positions", "_put_timeout", "_stalled", "_timer", "_unawaited", "gate",
+        "ledger", "mailbox", "offer", "parking", "pressed", "rouse",
     )  # fmt: skip
 
     def __init__(
@@ -115,7 +120,7 @@ class Inbox:
         key: Callable[[Any], Hashable] | None,
     ) -> None:
         self.mailbox = _CLOSED
-        self.items = _CLOSED.items
+        self._backlog = _NO_BACKLOG
         self.ledger = ledger
         self.rouse: Callable[[], None]
         self.offer: Callable[[Receipt], None]
@@ -137,6 +142,13 @@ class Inbox:
         self._entered = 0  # latest: deliveries ever admitted
 
     @property
+    def items(self) -> deque[Receipt]:
+        """What stands in the mailbox."""
+        if self._backlog.route is not None:
+            self._backlog.flush()
+        return self.mailbox.items
+
+    @property
     def door(self) -> Door:
         """What a publisher needs who does himself what `offer` would do if there is room."""
         return self.items, self.items.append, self
@@ -155,12 +167,14 @@ class Inbox:
     @asleep.setter
     def asleep(self, workers: int) -> None:
         self._asleep = workers
-        self.gate = 0 if workers else self.mailbox.limit
+        self.keep_room(0)
 
     def keep_room(self, places: int) -> None:
         """Keep room for so many deliveries that were taken, but are still queued."""
         self.mailbox.limit -= places
         self.gate = 0 if self._asleep else self.mailbox.limit
+        if self._backlog.route is not None:  # it has counted on the room there was
+            self._backlog.flush()
 
     # -- in ---------------------------------------------------------------------------------------
 
@@ -168,7 +182,7 @@ class Inbox:
         """Make ready for the first delivery, if that has not been done; return the way in."""
         if self.mailbox is _CLOSED:
             self.mailbox = Mailbox(self._capacity)
-            self.items = self.mailbox.items
+            self._backlog = self._owner.backlog
             self._positions = {}
             self.rouse = self._owner.rouse
             latest = self._overflow is Overflow.LATEST

@@ -57,6 +57,7 @@ class Engine(Traffic):
         self.idle_bells: list[asyncio.Future[None]] = []
         self.registry = Registry(self, history)
         self.routes = self.registry.routes
+        self.backlog = self.routes.backlog
         self.threads = Threads(threads, f"actorbus-{name}", self._threads_exhausted)
         self.lag = LagSampler()
         self.tasks: dict[asyncio.Task[Any], str] = {}

@@ -12,20 +12,11 @@ from functools import wraps
 from threading import get_ident
 from typing import Any, ParamSpec, cast
 
-from actorbus.admission import Inbox
 from actorbus.event import NUMBERS
 from actorbus.hand import at_work, in_hand
 from actorbus.receipt import Receipt
 
 P = ParamSpec("P")
-
-
-def _offer(inboxes: list[Inbox], receipt: Receipt) -> None:
-    """Offer a delivery, counted with the others of its event, to inboxes that count it again."""
-    for inbox in inboxes:
-        inbox.ledger.routed -= 1
-    for inbox in inboxes:
-        inbox.offer(receipt)
 
 
 def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
@@ -52,20 +43,12 @@ def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
         number = next(NUMBERS) if event is None else event._number
         receipt = Receipt(route, data, at, epoch, number, event)
         route.ring.append(receipt)
-        full: list[Inbox] | None = None
-        for items, append, inbox in route.doors:
-            if len(items) < inbox.gate:
-                append(receipt)
-            elif full is None:
-                full = [inbox]
-            else:
-                full.append(inbox)
-        events = route.events
-        if not events:
-            engine.routes.has_events(route)
-        route.events = events + 1
-        if full is not None:  # or asleep
-            _offer(full, receipt)
+        backlog = engine.backlog
+        if backlog.route is route and backlog.room:
+            backlog.room -= 1
+            backlog.add(receipt)
+        else:
+            engine.routes.offer(route, receipt)
         return receipt
 
     general = cast("Callable[..., Receipt]", publish)

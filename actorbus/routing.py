@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actorbus.admission import Inbox
+from actorbus.backlog import Backlog
 from actorbus.event import Event
 from actorbus.history import History
 from actorbus.receipt import Exchange, Receipt, Route, Tally
@@ -99,6 +101,7 @@ class Routes:
         self._groups: dict[str, Group] = {}
         self._own_listeners = 0
         self._unbooked: list[Route] = []
+        self.backlog = Backlog()
 
     @property
     def listened_to(self) -> bool:
@@ -121,14 +124,34 @@ class Routes:
         """Return the route of a checked topic."""
         return self._router.route(topic)
 
-    def has_events(self, route: Route) -> None:
-        """Take note that a route has events that are not in the books yet."""
-        if len(self._unbooked) >= UNBOOKED:
+    def offer(self, route: Route, receipt: Receipt) -> None:
+        """Put a plain event into every mailbox of its route; a second one begins a burst."""
+        backlog = self.backlog
+        backlog.flush()
+        if not route.events:
+            self._unbooked.append(route)
+        route.events += 1
+        full: list[Inbox] | None = None
+        for items, append, inbox in route.doors:
+            if len(items) < inbox.gate:
+                append(receipt)
+            else:  # or asleep
+                full = full or []
+                full.append(inbox)
+        if full is not None:
+            for inbox in full:
+                inbox.ledger.routed -= 1  # counted with the rest; each counts it again itself
+            for inbox in full:
+                inbox.offer(receipt)
+        elif backlog.last is route:
+            backlog.begin(route)
+        backlog.last = route
+        if len(self._unbooked) > UNBOOKED:
             self.book()
-        self._unbooked.append(route)
 
     def book(self) -> None:
         """Book the events of the plain case: once for each topic and subscription, not for each."""
+        self.backlog.flush()
         for route in self._unbooked:
             events, route.events = route.events, 0
             route.tally.events += events

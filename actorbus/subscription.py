@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus import world
 from actorbus.admission import Inbox
+from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter
 from actorbus.ledger import Ledger, Terms
 from actorbus.receipt import Exchange, Receipt
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 class Bus(Exchange, Protocol):
     """What a subscription needs to know of its bus."""
+
+    backlog: Backlog
 
     def book(self) -> None:
         """Bring the books up to what was published."""
@@ -138,6 +141,11 @@ class Subscription:
         return not (self.signature.is_async or self.options.inline)
 
     # -- for the engine ---------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> Backlog:
+        """The bus's events that stand in no mailbox yet."""
+        return self.bus.backlog
 
     @property
     def suspended(self) -> bool:

@@ -16,6 +16,7 @@ from copy import deepcopy
 from typing import Any
 
 from actorbus import world
+from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError
 from actorbus.event import Event, new_event
@@ -61,6 +62,7 @@ class Traffic:
         closed: Whether the bus was closed and not started again.
         registry: Subscriptions, streams and supervisors.
         routes: Topics to subscriptions.
+        backlog: Events that stand in no mailbox yet.
         dead_letters: The store.
         intake: Events from other threads.
         unrouted: Events that matched nobody.
@@ -69,6 +71,7 @@ class Traffic:
 
     registry: Registry
     routes: Routes
+    backlog: Backlog
 
     def __init__(
         self, name: str, face: Any, dead_letters: int, max_hops: int | None, *, copies: bool

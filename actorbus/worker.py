@@ -138,11 +138,11 @@ class Worker(Hand):
 
     async def _work(self) -> None:
         life = self.life
-        items = life.sub.inbox.items
+        inbox = life.sub.inbox
         while self.keen:
             if life.resume:
                 going_on = await self.handle(life.resume.popleft())
-            elif items:
+            elif inbox.items:
                 going_on = await self._lot()
             elif life.finishing:
                 return

@@ -29,7 +29,7 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "deadlock", "hand", "handler", "home", "outside", "threads", "storm", "watch",
     },
     (
-        "lag", "receipt", "admission", "lot", "options", "subscription", "delivery",
+        "lag", "receipt", "backlog", "admission", "lot", "options", "subscription", "delivery",
         "workplace", "worker", "threaded", "keyed", "staff", "actor", "hooks", "life", "tap",
         "supervisor", "readings", "routing", "registry", "waiting", "intake", "traffic", "engine",
         "asking", "explain", "closing", "running", "looking", "listening", "lifecycle", "plain",
