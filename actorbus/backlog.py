@@ -3,7 +3,8 @@
 A burst on one topic is put into the mailboxes together: while it lasts, an event costs one append,
 however many subscribers there are. Nobody can tell. The backlog is flushed before anybody looks at
 a mailbox (`Inbox.items`), takes from one, or counts; before another event can reach one; and when a
-worker falls asleep. It takes no more events than every one of the mailboxes has room for.
+worker falls asleep. It takes no more events than every one of the mailboxes has room for, less one:
+whoever awaits the next one lets the loop go round, before he is made to.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from actorbus.ledger import Ledger
 from actorbus.receipt import Receipt, Route
 
 LEAST = 8  # events there must be room for to make it worth while
+MOST = 1000  # events of a burst; then a publisher that awaits lets the loop go round
 
 
 class Inboxes(Protocol):
@@ -53,7 +55,7 @@ class Backlog:
         """Begin a burst, if there is room for one; call it when the last one has been flushed."""
         room = min(inbox.gate - len(items) for items, _, inbox in route.doors)
         if room >= LEAST:
-            self.route, self.room = route, room
+            self.route, self.room = route, min(room - 1, MOST)  # one is left for the pause
 
     def flush(self) -> None:
         """End the burst: put its events into the mailboxes."""

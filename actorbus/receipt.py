@@ -140,7 +140,8 @@ class Extra:
     """
 
     __slots__ = (
-        "awaiting", "bells", "context", "fates", "members", "places", "refusal", "refused", "watch",
+        "awaiting", "bells", "context", "fates", "members", "pause", "places", "refusal", "refused",
+        "watch",
     )  # fmt: skip
 
 
@@ -191,6 +192,7 @@ class Receipt(msgspec.Struct, eq=False):
     refusal = _Rare[Callable[[], Exception] | None](None)  # what awaiting raises
     watch = _Rare[Watch | None](None)
     awaiting = _Rare(0)  # tasks that await admission
+    pause = _Rare(False)  # whether awaiting lets the loop go round once, even if there is room
     bells = _Rare[list[asyncio.Future[None]] | None](None)
 
     @property
@@ -232,14 +234,17 @@ class Receipt(msgspec.Struct, eq=False):
 
         Both only after every other delivery is admitted or given up. Cancelling takes nothing back.
         """
-        if self.extra is not None and (
-            self.places or self.refusal is not None or not self.route.routed
-        ):
+        if self.extra is None:
+            return self
+        if self.places or self.refusal is not None or not self.route.routed:
             waiting = self._admission(_own_hand())
             exchange = self.route.exchange
             if is_outside(exchange.loop):
                 waiting = elsewhere(waiting, exchange.loop, exchange.name)
             yield from waiting.__await__()
+        elif self.pause:
+            self.pause = False
+            yield
         return self
 
     def wait(self, timeout: float | None = None) -> Receipt:

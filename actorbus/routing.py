@@ -127,6 +127,8 @@ class Routes:
     def offer(self, route: Route, receipt: Receipt) -> None:
         """Put a plain event into every mailbox of its route; a second one begins a burst."""
         backlog = self.backlog
+        if backlog.route is route:  # it has taken all it can
+            receipt.pause = True
         backlog.flush()
         if not route.events:
             self._unbooked.append(route)
