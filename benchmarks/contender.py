@@ -99,9 +99,14 @@ class Contender(Protocol):
 
     Attributes:
         plain: Whether its handlers are plain functions.
+        queue: What stands between a publisher and a handler, in a few words; ``none``: the
+            publisher runs the handlers.
+        counts: What it can tell of its deliveries without your help; empty: nothing.
     """
 
     plain: bool
+    queue: str
+    counts: str
 
     async def open(self, handlers: Sequence[Any]) -> None:
         """Subscribe the handlers, all to the same events."""
@@ -152,6 +157,8 @@ class Bus:
     """
 
     plain = False
+    queue = "per subscriber, 1,024"
+    counts = "every delivery"
 
     def __init__(
         self,
@@ -202,6 +209,8 @@ class Queues:
     """The baseline: what one writes by hand, a bounded queue and a task per subscriber."""
 
     plain = False
+    queue = "per subscriber, 1,024"
+    counts = ""
 
     def __init__(self) -> None:
         self.queues: list[asyncio.Queue[Any]] = []
@@ -235,6 +244,8 @@ class Floor:
     """The floor: calling the handlers in a loop. No queue, no isolation, nothing to wait for."""
 
     plain = False
+    queue = "none"
+    counts = ""
 
     def __init__(self) -> None:
         self.handlers: Sequence[Handler] = ()

@@ -96,7 +96,7 @@ def _ratios(report: dict[str, Any], case: str) -> dict[str, dict[str, Any]]:
     for result in report["results"]:
         if result["case"] == case and result["figures"]:
             figure = result["figures"][0]
-            queued = figure["notes"].get("queued", True)
+            queued = figure["notes"].get("queue") != "none"
             found[result["subject"] + ("" if queued else " (no queue)")] = figure["ratio"]
     return _sorted(found)
 

@@ -1,8 +1,9 @@
 """One small adapter per rival: the same handlers, the same counting, its own way of publishing.
 
 Each adapter module is named after its distribution and holds one class, ``Peer``, a `Contender`
-that also says in ``publishes`` how it is driven, and with ``queued = False`` that it has no queue:
-the publisher awaits the handlers. The versions are pinned in the extra ``actorbus[bench]``.
+that also says in ``publishes`` how it is driven, in ``queue`` where an event waits (``none``: the
+publisher runs the handlers) and in ``counts`` what it can tell of its deliveries. The versions are
+pinned in the extra ``actorbus[bench]``.
 
 An adapter does what the peer's documentation recommends and nothing to slow it down, unless the
 peer cannot work otherwise; then ``publishes`` says so.

@@ -28,6 +28,8 @@ class Peer:
     """A ``Hub`` with one ``Subscriber`` per handler."""
 
     plain = False
+    queue = "per subscriber, no bound"
+    counts = ""
     publishes = POLITELY
 
     def __init__(self) -> None:

@@ -16,6 +16,8 @@ class Peer:
     """A stream of 1,024 and a task per subscriber."""
 
     plain = False
+    queue = "per subscriber, 1,024"
+    counts = "the queue's length"
     publishes = "await send to each stream"
 
     def __init__(self) -> None:

@@ -12,7 +12,8 @@ class Peer:
     """A ``Signal`` sent with ``send_async``; no queue."""
 
     plain = False
-    queued = False
+    queue = "none"
+    counts = ""
     publishes = "await send_async; the handlers have run when it returns"
 
     def __init__(self) -> None:

@@ -15,6 +15,8 @@ class Peer:
     """A ``Broadcast`` in memory, one task per subscriber."""
 
     plain = False
+    queue = "per subscriber, no bound"
+    counts = ""
     publishes = f"await publish, which never waits; yields every {YIELD_EVERY} events"
 
     def __init__(self) -> None:

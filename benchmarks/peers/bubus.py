@@ -22,6 +22,8 @@ class Peer:
     """An ``EventBus``, given no more than it can hold."""
 
     plain = False
+    queue = "per bus, 50"
+    counts = "results of recent events"
     publishes = f"slowed down: dispatch {BATCH}, then await wait_until_idle(); 51 at once raise"
 
     def __init__(self) -> None:

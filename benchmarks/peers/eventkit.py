@@ -17,6 +17,8 @@ class Peer:
     """An ``Event`` with coroutine functions as listeners."""
 
     plain = False
+    queue = "a task per call"
+    counts = ""
     publishes = POLITELY
 
     def __init__(self) -> None:

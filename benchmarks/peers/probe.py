@@ -1,12 +1,13 @@
-"""Two questions no rate answers: what does a burst do, and does a bad neighbour do harm?"""
+"""What no rate tells: what does a burst do, does a bad neighbour do harm, does a publisher wait?"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.contender import Contender, Count, LostError
 
@@ -14,6 +15,8 @@ BURST = 2_000
 EVENTS = 10
 NAP = 0.05  # seconds the slow neighbour takes for each event
 HARM = EVENTS * NAP / 2  # seconds after which the healthy one was held up
+FLOOD = 5_000  # events for one who takes none: more than any bound, few enough to be quick
+HELD = 1.0  # seconds after which a publisher counts as waiting
 
 
 async def probe(make: Callable[[], Contender]) -> dict[str, Any]:
@@ -23,13 +26,20 @@ async def probe(make: Callable[[], Contender]) -> dict[str, Any]:
         ``burst``: what becomes of 2,000 events published without a pause. ``isolates``: whether
         a healthy subscriber gets everything in time beside a slow and a failing one; ``harm``:
         what happens to it otherwise. ``failing_called``: how often the failing one was called.
+        ``waits``: whether a publisher is made to wait for a subscriber that is stuck. ``queue``
+        and ``counts`` are what the contender says of itself.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)
     harm, called = await _neighbours(make)
     burst = await _burst(make)
+    waits = "raises" if burst.startswith("raises") else await _pressure(make)
     loop.set_exception_handler(None)
+    contender = make()
     return {
+        "queue": contender.queue,
+        "counts": contender.counts,
+        "waits": waits,
         "burst": burst,
         "isolates": not harm,
         "harm": harm,
@@ -69,12 +79,34 @@ async def _neighbours(make: Callable[[], Contender]) -> tuple[str, int]:
         took = time.perf_counter() - began
         harm = f"{healthy.missing} of {EVENTS} late or lost after {took:.2f} s"
     if sending.done() and (error := sending.exception()) is not None:
-        harm = f"the failure is raised in the publisher ({error!r})"
+        harm = f"{type(error).__name__} raised in the publisher"
     await asyncio.sleep(NAP)  # for the failing one, which has no turn to wait for
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     await asyncio.wait({asyncio.ensure_future(_closing(contender))}, timeout=3.0)
     return harm, len(calls)
+
+
+async def _pressure(make: Callable[[], Contender]) -> str:
+    """Return whether a publisher waits for a subscriber that is stuck with its first event."""
+    contender = make()
+    release = threading.Event() if contender.plain else asyncio.Event()
+
+    def hold_plain(_: object) -> None:
+        release.wait()
+
+    async def hold(_: object) -> None:
+        await cast("asyncio.Event", release).wait()
+
+    await contender.open([hold_plain if contender.plain else hold])
+    sending = asyncio.create_task(contender.send(FLOOD))
+    await asyncio.wait({sending}, timeout=HELD)
+    waits = "yes" if not sending.done() else "raises" if sending.exception() else "no"
+    sending.cancel()
+    release.set()
+    await asyncio.gather(sending, return_exceptions=True)
+    await asyncio.wait({asyncio.ensure_future(_closing(contender))}, timeout=3.0)
+    return waits
 
 
 async def _closing(contender: Contender) -> None:

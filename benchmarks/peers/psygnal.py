@@ -17,6 +17,8 @@ class Peer:
     """A ``SignalInstance`` with async slots."""
 
     plain = False
+    queue = "one per process, no bound"
+    counts = ""
     publishes = POLITELY
 
     def __init__(self) -> None:

@@ -14,6 +14,8 @@ class Peer:
     """An ``AsyncIOEventEmitter``."""
 
     plain = False
+    queue = "a task per call"
+    counts = ""
     publishes = POLITELY
 
     def __init__(self) -> None:

@@ -30,6 +30,8 @@ class Peer:
     """A ``ThreadingActor`` per handler, told from another thread."""
 
     plain = True
+    queue = "per actor, no bound"
+    counts = ""
     publishes = "tell each actor, in a worker thread; the handlers are plain functions"
 
     def __init__(self) -> None:

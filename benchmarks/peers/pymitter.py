@@ -12,7 +12,8 @@ class Peer:
     """An ``EventEmitter`` with ``emit_async``; no queue."""
 
     plain = False
-    queued = False
+    queue = "none"
+    counts = ""
     publishes = "await emit_async; the handlers have run when it returns"
 
     def __init__(self) -> None:

@@ -27,6 +27,8 @@ class Peer:
     """A pool without sub-processes, one actor per handler."""
 
     plain = False
+    queue = "a task per message"
+    counts = ""
     publishes = "await ref.on.tell() for each actor, which never waits for room"
 
     def __init__(self) -> None:

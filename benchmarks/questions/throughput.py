@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from actorbus import RetryPolicy
 from benchmarks.case import Case, Effort, Figure, Goal
 from benchmarks.clock import alternate, fitting, rate_figure, ratio
-from benchmarks.contender import Bus, Contender, Floor, Queues, Shape, race
+from benchmarks.contender import TOPIC, Bus, Contender, Floor, Queues, Shape, race
 from benchmarks.peers import load
 from benchmarks.peers.probe import probe
 
@@ -16,6 +17,21 @@ COMPLETION = (
     "the clock runs from before the first publish until the last handler call of the last "
     "subscriber has set a future that the main task awaits"
 )
+
+
+class OneTry(Bus):
+    """actorbus as the peers are: a failed delivery is not tried again."""
+
+    def __init__(self) -> None:
+        super().__init__(options={"retry": RetryPolicy.none()})
+
+    async def burst(self, count: int) -> None:
+        """Publish without awaiting anything."""
+        for number in range(count):
+            self.bus.publish(TOPIC, number)
+
+    async def close(self) -> None:
+        await self.bus.close(timeout=0)
 
 
 async def against_queues(
@@ -37,7 +53,9 @@ def case(name: str, shape: Shape, least: float | None, text: str, *, awaited: bo
     single = shape == Shape()
 
     async def measure(effort: Effort) -> list[Figure]:
+        remarks = await probe(OneTry) if single and awaited else {}
         figure = await against_queues(partial(Bus, awaited=awaited), shape, effort, "actorbus")
+        figure.notes |= remarks
         if least is not None:
             figure.goal = Goal("ratio", at_least=least)
         return [figure]
@@ -46,8 +64,7 @@ def case(name: str, shape: Shape, least: float | None, text: str, *, awaited: bo
         make = load(peer)
         remarks = await probe(make) if single else {}
         figure = await against_queues(make, shape, effort, peer)
-        queued = getattr(make, "queued", True)
-        figure.notes |= {**remarks, "publishes": make.publishes, "queued": queued}
+        figure.notes |= {**remarks, "publishes": make.publishes, "queue": make.queue}
         return [figure]
 
     if not awaited:
