@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from benchmarks.case import Case
 from benchmarks.machine import ROOT, provenance
 from benchmarks.peers import installed
 
 FORMAT = 1
-LONGEST = 600.0  # seconds one child may take
+LONGEST = 600.0  # seconds a child may take for actorbus
+LONGEST_PEER = 120.0  # and for a peer
 ISOLATING = "isolating"  # stands for the fastest peer that bad neighbours do not harm
+
+PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
+"""The folders of an absolute path: a report does not tell how somebody's disk is arranged."""
 
 Report = dict[str, Any]
 Result = dict[str, Any]
@@ -41,21 +50,70 @@ class Job:
         command += ["--quick"] if quick else []
         began = time.perf_counter()
         try:
-            ran = subprocess.run(  # noqa: S603 this interpreter, and names of our own
-                command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST, check=True
-            )
-            answer: Result = json.loads(ran.stdout)
-        except (subprocess.SubprocessError, ValueError) as error:
-            stderr = getattr(error, "stderr", None) or ""
-            last = (str(stderr).strip().splitlines() or [""])[-1]
-            return {
+            answer = _answer(command, LONGEST_PEER if self.peer else LONGEST)
+        except (OSError, ValueError, ChildError) as error:
+            answer = {
                 "case": self.case.name,
                 "subject": self.peer or "actorbus",
-                "error": f"{type(error).__name__}: {last}",
+                "error": str(error) if isinstance(error, ChildError) else repr(error),
                 "figures": [],
                 "seconds": time.perf_counter() - began,
             }
+        if answer["error"]:
+            answer["error"] = PATH.sub("", answer["error"])
         return answer
+
+
+class ChildError(Exception):
+    """A child ended without an answer."""
+
+
+def _answer(command: list[str], longest: float) -> Result:
+    """Return what a child prints; it and what it has started are ended when it is over."""
+    with TemporaryFile() as out, TemporaryFile() as err:  # no pipes: nobody can hold them open
+        child = subprocess.Popen(  # noqa: S603 this interpreter, and names of our own
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            code = child.wait(longest)
+        except subprocess.TimeoutExpired:
+            raise ChildError(f"no answer after {longest:.0f} s") from None
+        finally:
+            _end(child)
+        if code != 0:
+            last = (_all_of(err).strip().splitlines() or [""])[-1]
+            raise ChildError(f"the process ended with {_ending(code)}: {last}".rstrip(": "))
+        answer: Result = json.loads(_all_of(out))
+    return answer
+
+
+def _all_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child with all it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+    child.wait()
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
 
 
 def jobs(cases: Iterable[Case], *, peers: bool) -> list[Job]:
@@ -108,7 +166,7 @@ def verdicts(cases: dict[str, Case], results: list[Result]) -> list[dict[str, An
         result["subject"]
         for result in results
         for figure in result["figures"]
-        if figure["notes"].get("isolates")
+        if result["subject"] != "actorbus" and figure["notes"].get("isolates")
     }
     found = []
     for case in cases.values():
