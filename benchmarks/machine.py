@@ -1,4 +1,7 @@
-"""Where a run took place: machine, Python, versions and commit."""
+"""Where a run took place: machine, Python, versions and commit.
+
+A report may be published, so nothing here names one particular machine or whose it is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Any
 from benchmarks.peers import installed
 
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = ("actorbus", "anyio", "msgspec", "prometheus-client")
+DISTRIBUTIONS = ("actorbus", "anyio", "msgspec", "prometheus-client", "matplotlib")
 
 
 def provenance() -> dict[str, Any]:
@@ -22,7 +25,7 @@ def provenance() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "system": f"{platform.system()} {platform.release()}",
+            "system": platform.system(),
             "processor": _processor(),
             "cores": os.cpu_count(),
             "load": _load(),
