@@ -18,7 +18,7 @@ from benchmarks.clock import Lap, Stopwatch, alternate, rate_figure
 from benchmarks.residence import resident_bytes
 
 ACTORS = 100_000
-TRACED = 20_000
+TRACED = 4_000
 
 
 class Idler(Actor):
@@ -138,13 +138,16 @@ def case(name: str, text: str, maker: Maker) -> Case:
         rate = rate_figure("spawned", "actors/s", subject, baseline, against)
         rate.goal = Goal("subject", at_least=50_000)
         traced = effort.pick(TRACED, 500)
-        queues, each = [await _bytes_each(kind, traced) for kind in (IdleQueues, maker)]
+        sizes = [
+            [await _bytes_each(kind, traced) for kind in (IdleQueues, maker)] for _ in range(rounds)
+        ]
+        queues, each = zip(*sizes, strict=True)
         size = Figure(
             "size",
             "bytes each",
-            Spread.of([each]),
-            Spread.of([queues]),
-            Spread.of([queues / each]),
+            Spread.of(each),
+            Spread.of(queues),
+            Spread.of(q / e for q, e in sizes),
             against=against,
             goal=Goal("subject", at_most=2048),
             notes={"resident_bytes_each": resident},

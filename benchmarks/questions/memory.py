@@ -54,18 +54,24 @@ async def growth_of_queue(batch: int) -> list[int]:
     return held
 
 
+def _grown(held: list[int]) -> float:
+    return (held[-1] - held[WARM - 1]) / MIB
+
+
 async def measure(effort: Effort) -> list[Figure]:
     """Return how much memory grew once warm."""
     batch = effort.pick(EVENTS // BATCHES, 500)
-    bus, queue = [await run(batch) for run in (growth_of_bus, growth_of_queue)]
-    grown, grown_queue = [(held[-1] - held[WARM - 1]) / MIB for held in (bus, queue)]
+    buses, queues = [], []
+    for _ in range(min(effort.rounds, 5)):  # the bus first: later ones find memory to reuse
+        buses.append(await growth_of_bus(batch))
+        queues.append(await growth_of_queue(batch))
     figure = Figure(
         "growth",
         "MiB",
-        Spread.of([grown]),
-        Spread.of([grown_queue]),
-        goal=Goal("subject", at_most=1.0),
-        notes={"resident_mib": [round(held / MIB, 2) for held in bus]},
+        Spread.of(_grown(held) for held in buses),
+        Spread.of(_grown(held) for held in queues),
+        goal=Goal("worst", at_most=1.0),
+        notes={"resident_mib": [round(held / MIB, 2) for held in buses[0]]},
     )
     return [figure]
 
