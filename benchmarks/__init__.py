@@ -2,7 +2,7 @@
 
 ``python -m benchmarks`` answers on your machine. The way of one figure, and the map::
 
-    __main__    the command line: run, compare, plot
+    __main__    the command line: run, show, compare, plot, readme
     runner      one child process per case and contender; the JSON; the verdicts across children
     child       one case in its own process: JSON on standard output
     case        Case, Goal, Figure: what is asked, what is promised, what came out
@@ -11,4 +11,5 @@
     questions/  one file per question
     peers/      one small adapter per rival
     show, compare, plot    tables, two runs side by side, SVG
+    readme      the figures of the README
 """

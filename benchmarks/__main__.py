@@ -1,12 +1,14 @@
-"""``python -m benchmarks``: run, compare, plot.
+"""``python -m benchmarks``: run, show, compare, plot, readme.
 
 ::
 
     python -m benchmarks                               everything, about ten minutes with peers
     python -m benchmarks --only throughput --no-peers  one question, actorbus alone
     python -m benchmarks --quick                       a smoke run that judges nothing
+    python -m benchmarks show A.json                   the tables of an earlier run
     python -m benchmarks compare A.json B.json         two runs side by side
     python -m benchmarks plot A.json docs/img          the charts of an earlier run
+    python -m benchmarks readme A.json                 its figures and charts, into the README
 """
 
 from __future__ import annotations
@@ -16,15 +18,21 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks import show
 from benchmarks.case import Case
 from benchmarks.compare import compare
+from benchmarks.machine import ROOT
 from benchmarks.plot import draw
 from benchmarks.questions import all_cases
+from benchmarks.readme import rewrite
 from benchmarks.runner import FORMAT, jobs, run
+
+NO_CHARTS = "charts need matplotlib: pip install 'actorbus[bench]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
-    if given[:1] == ["compare"]:
-        return _compare(given[1:])
-    if given[:1] == ["plot"]:
-        return _plot(given[1:])
+    others = {"show": _show, "compare": _compare, "plot": _plot, "readme": _readme}
+    if given and given[0] in others:
+        return others[given[0]](given[1:])
     return _run(given)
 
 
@@ -43,7 +50,7 @@ def _run(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="How fast is actorbus, next to what you would use instead, and at what cost?",
-        epilog="Also: `compare A.json B.json` and `plot FILE.json DIR`.",
+        epilog="Also: `show FILE`, `compare A B`, `plot FILE DIR` and `readme FILE`.",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases, or whole questions")
     parser.add_argument("--list", action="store_true", help="show the cases and end")
@@ -61,13 +68,19 @@ def _run(given: Sequence[str]) -> int:
     if not cases:
         parser.error(f"no case or question is called {' or '.join(options.only)}; see --list")
     if options.list:
-        show.table("Cases", ("case", "question"), [(case.name, case.question) for case in cases])
+        rows = [(case.name, case.question, case.completion) for case in cases]
+        show.table("Cases", ("case", "question", "the clock stops when"), rows)
         return 0
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error(NO_CHARTS)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)  # not after ten minutes
     peers = not options.quick if options.peers is None else options.peers
     plan = jobs(cases, peers=peers)
     report = run(plan, quick=options.quick, step=show.Progress(len(plan)).step)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        options.json.write_text(f"{text}\n", encoding="utf-8")
     show.report(report)
     if options.plot:
         _draw(report, options.plot)
@@ -96,17 +109,53 @@ def _plot(given: Sequence[str]) -> int:
     return 0
 
 
+def _show(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks show")
+    parser.add_argument("report", type=Path, metavar="FILE")
+    show.report(_read(parser.parse_args(given).report))
+    return 0
+
+
+def _readme(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks readme",
+        description="Replace the figures and the charts of the README by those of a report.",
+    )
+    parser.add_argument("report", type=Path, metavar="FILE")
+    parser.add_argument("--into", type=Path, default=ROOT / "README.md", metavar="README")
+    parser.add_argument("--charts", type=Path, default=ROOT / "docs" / "img", metavar="DIR")
+    options = parser.parse_args(given)
+    report = _read(options.report)
+    noted = report["versions"].get("matplotlib", "any version")
+    try:
+        if noted not in ("any version", version("matplotlib")):
+            sys.exit(f"the report notes matplotlib {noted}, which is to draw its charts")
+        home = options.into.resolve().parent
+        text = rewrite(
+            options.into.read_text(encoding="utf-8"), report, options.report.resolve(),
+            options.charts.resolve(), home,
+        )  # fmt: skip
+    except PackageNotFoundError:
+        sys.exit(NO_CHARTS)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    options.into.write_text(text, encoding="utf-8")
+    print(options.into)
+    _draw(report, options.charts)
+    return 0
+
+
 def _draw(report: dict[str, Any], folder: Path) -> None:
     try:
         written = draw(report, folder)
     except ImportError:
-        sys.exit("charts need matplotlib: pip install 'actorbus[bench]'")
+        sys.exit(NO_CHARTS)
     print("\n".join(str(path) for path in written))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = json.loads(path.read_text())
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         sys.exit(f"{path} cannot be read: {error}")
     if not isinstance(report, dict) or report.get("format") != FORMAT:

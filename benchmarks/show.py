@@ -9,6 +9,14 @@ from typing import Any, TextIO
 
 Row = Sequence[str]
 VERDICT = {True: "met", False: "MISSED", None: ""}
+FACTS = {
+    "failing_called": "failing called",
+    "burst": "burst",
+    "waits": "full: waits",
+    "queue": "queue",
+    "counts": "counts",
+}
+"""What is asked of each peer besides its rate, and the column it stands in."""
 WIDTH = 24  # characters of the progress bar
 
 
@@ -97,9 +105,8 @@ def report(data: dict[str, Any]) -> None:
             for v in data["verdicts"]
         ],
     )  # fmt: skip
-    for result in data["results"]:
-        if result["error"]:
-            print(f"{result['case']} {result['subject']}: {result['error']}")
+    for line in (*_slowed(data), *_failed(data)):
+        print(line)
     print(summary(data))
 
 
@@ -109,7 +116,24 @@ def summary(data: dict[str, Any]) -> str:
     judged += [verdict["met"] for verdict in data["verdicts"]]
     if data["quick"]:
         return "quick run: nothing judged"
-    return f"goals: {judged.count(True)} met, {judged.count(False)} missed"
+    text = f"goals: {judged.count(True)} met, {judged.count(False)} missed"
+    broken = len(_failed(data))
+    return text + (f"; {broken} of {len(data['results'])} measurements failed" * bool(broken))
+
+
+def _failed(data: dict[str, Any]) -> list[str]:
+    return [
+        f"FAILED {r['case']} {r['subject']}: {r['error']}" for r in data["results"] if r["error"]
+    ]
+
+
+def _slowed(data: dict[str, Any]) -> list[str]:
+    driven = {
+        result["subject"]: figure["notes"].get("publishes", "")
+        for result in data["results"]
+        for figure in result["figures"]
+    }
+    return [f"{peer}: {how}" for peer, how in driven.items() if how.startswith("slowed down")]
 
 
 def _own(result: dict[str, Any]) -> list[Row]:
@@ -147,8 +171,8 @@ def _peers(data: dict[str, Any], shapes: Sequence[str]) -> tuple[Row, list[Row]]
             notes |= figures[0]["notes"] if figures else {}
         harm = {True: "isolates", False: notes.get("harm", ""), None: ""}[notes.get("isolates")]
         version = data["versions"].get(peer, "")
-        called, burst = notes.get("failing_called", ""), notes.get("burst", "")
-        rows.append((peer, version, *cells, harm, called, burst))
+        facts = (notes.get(fact, "") for fact in FACTS)
+        rows.append((peer, version, *cells, harm, *facts))
     shown = (name.partition(".")[2] for name in shapes)
-    head: Row = ("peer", "version", *shown, "beside bad neighbours", "failing called", "burst")
+    head: Row = ("peer", "version", *shown, "beside bad neighbours", *FACTS.values())
     return head, rows
