@@ -34,11 +34,17 @@ def provenance() -> dict[str, Any]:
             "version": platform.python_version(),
             "implementation": platform.python_implementation(),
             "compiler": platform.python_compiler(),
-            "event_loop": type(asyncio.new_event_loop()).__name__,
+            "event_loop": _event_loop(),
         },
         "versions": {**_versions(), **installed()},
         "commit": _commit(),
     }
+
+
+def _event_loop() -> str:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return type(loop).__name__
 
 
 def _processor() -> str:
