@@ -6,6 +6,7 @@ matplotlib may draw differently.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,23 +54,28 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _throughput(report: dict[str, Any], colours: dict[str, str]) -> Any:
-    """Draw multiples of the baseline, actorbus and peers, one panel per fan-out."""
+    """Draw multiples of the baseline, actorbus and peers, one panel per fan-out.
+
+    A logarithmic scale has no zero to begin at: the bars begin at the baseline.
+    """
     panels = {case: bars for case in SHAPES if (bars := _ratios(report, case))}
     if not panels:
         return None
     height = 0.9 + 0.24 * max(len(bars) for bars in panels.values())
     figure = import_module("matplotlib.figure").Figure((9.6, height), layout="constrained")
     figure.suptitle(
-        "Deliveries per CPU second, as a multiple of a hand-written asyncio.Queue(1024)",
+        "Deliveries per CPU second, as multiples of an asyncio.Queue(1024) by hand (log scale)",
         color=colours["text"], fontsize=10,
     )  # fmt: skip
     for axes, (case, bars) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        figure.subplots(1, len(panels), squeeze=False, sharex=True)[0], panels.items(), strict=True
     ):
         axes.set_title(SHAPES[case], color=colours["text"], fontsize=9)
         axes.set_xscale("log")
-        axes.axvline(1, color=colours["line"], linewidth=0.8, linestyle=(0, (3, 2)))
-        _bars(axes, bars, colours, lambda value: f" {value:.2g}x")
+        _bars(axes, bars, colours, lambda value: f"{value:.2g}x", start=1.0)
+        axes.axvline(1, color=colours["line"], linewidth=0.8)
+        axes.tick_params(axis="x", labelbottom=False)  # every bar has its figure
+        axes.tick_params(axis="y", pad=12)
     return figure
 
 
@@ -87,7 +93,7 @@ def _costs(report: dict[str, Any], colours: dict[str, str]) -> Any:
     figure = import_module("matplotlib.figure").Figure(size, layout="constrained")
     axes = figure.subplots()
     axes.set_title("CPU time a feature adds to a delivery", color=colours["text"], fontsize=10)
-    _bars(axes, _sorted(bars), colours, lambda value: f" {value:+.0f} %")
+    _bars(axes, _sorted(bars), colours, lambda value: f"{value:+.0f} %")
     return figure
 
 
@@ -105,18 +111,30 @@ def _sorted(bars: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return dict(sorted(bars.items(), key=lambda item: (item[1]["median"], item[0])))
 
 
-def _bars(axes: Any, bars: dict[str, dict[str, Any]], colours: dict[str, str], label: Any) -> None:
+def _bars(
+    axes: Any,
+    bars: dict[str, dict[str, Any]],
+    colours: dict[str, str],
+    label: Callable[[float], str],
+    *,
+    start: float = 0.0,
+) -> None:
+    """Draw bars from `start` to the medians, a line from best to worst, and the figures."""
     names = list(bars)
     medians = [bars[name]["median"] for name in names]
     fills = [colours["own" if name == "actorbus" else "other"] for name in names]
-    axes.barh(names, medians, color=fills, height=0.68)
+    widths = [median - start for median in medians]
+    axes.barh(names, widths, left=start, color=fills, height=0.68)
     for row, name in enumerate(names):
         spread = bars[name]
         axes.plot([spread["low"], spread["high"]], [row, row], color=colours["line"], linewidth=1)
-        text = label(spread["median"])
-        at = max(spread["high"], 0)
-        axes.text(at, row, text, color=colours["text"], va="center", fontsize=8)
-    axes.margins(x=0.28)
+        left = spread["median"] < start
+        at = min(spread["low"], start) if left else max(spread["high"], start)
+        axes.annotate(
+            label(spread["median"]), (at, row), (-4 if left else 4, 0), color=colours["text"],
+            textcoords="offset points", ha="right" if left else "left", va="center", fontsize=8,
+        )  # fmt: skip
+    axes.margins(x=0.28 if start == 0 else 0.42)
     axes.tick_params(colors=colours["text"], labelsize=8)
     for side in axes.spines.values():
         side.set_visible(False)
