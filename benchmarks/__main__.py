@@ -27,6 +27,7 @@ from benchmarks import show
 from benchmarks.case import Case
 from benchmarks.compare import compare
 from benchmarks.machine import ROOT
+from benchmarks.peers import PEERS, installed
 from benchmarks.plot import draw
 from benchmarks.questions import all_cases
 from benchmarks.readme import rewrite
@@ -76,6 +77,8 @@ def _run(given: Sequence[str]) -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)  # not after ten minutes
     peers = not options.quick if options.peers is None else options.peers
+    if peers and (missing := sorted(PEERS.keys() - installed())):
+        print(f"not installed, so not measured: {', '.join(missing)}", file=sys.stderr)
     plan = jobs(cases, peers=peers)
     report = run(plan, quick=options.quick, step=show.Progress(len(plan)).step)
     if options.json:
@@ -124,12 +127,13 @@ def _readme(given: Sequence[str]) -> int:
     parser.add_argument("report", type=Path, metavar="FILE")
     parser.add_argument("--into", type=Path, default=ROOT / "README.md", metavar="README")
     parser.add_argument("--charts", type=Path, default=ROOT / "docs" / "img", metavar="DIR")
+    parser.add_argument("--text-only", action="store_true", help="leave the charts as they are")
     options = parser.parse_args(given)
     report = _read(options.report)
-    noted = report["versions"].get("matplotlib", "any version")
+    noted = report["versions"].get("matplotlib")
     try:
-        if noted not in ("any version", version("matplotlib")):
-            sys.exit(f"the report notes matplotlib {noted}, which is to draw its charts")
+        if not options.text_only and noted not in (None, version("matplotlib")):
+            sys.exit(f"the charts of this report are to be drawn by matplotlib {noted}")
         home = options.into.resolve().parent
         text = rewrite(
             options.into.read_text(encoding="utf-8"), report, options.report.resolve(),
@@ -141,7 +145,8 @@ def _readme(given: Sequence[str]) -> int:
         sys.exit(str(error))
     options.into.write_text(text, encoding="utf-8")
     print(options.into)
-    _draw(report, options.charts)
+    if not options.text_only:
+        _draw(report, options.charts)
     return 0
 
 

@@ -52,6 +52,12 @@ SHAPES = {
 }
 
 
+PEERS = """\
+The peers, as multiples of the same queue in CPU time; bold is faster than actorbus. *Beside bad
+neighbours*: what becomes of a healthy subscriber beside a slow and a failing one. *Full: waits*: is
+a publisher held up by a subscriber that is stuck? *Counts*: what can it tell of its deliveries?"""
+
+
 def rewrite(text: str, report: Report, source: Path, images: Path, home: Path) -> str:
     """Return a README with its figures replaced by those of a report.
 
@@ -70,27 +76,29 @@ def rewrite(text: str, report: Report, source: Path, images: Path, home: Path) -
     if len(MARKED.findall(text)) != 1:
         raise ValueError("the README has to hold the marks of the figures once")
     names = [Path(relpath(path, home)).as_posix() for path in (source, images)]
-    lines = [BEGIN.format(source=names[0]), *section(report, names[1]), END]
+    lines = [BEGIN.format(source=names[0]), *section(report, *names), END]
     return MARKED.sub(lambda _: "\n".join(lines), text)
 
 
-def section(report: Report, images: str) -> list[str]:
+def section(report: Report, source: str, images: str) -> list[str]:
     """Return the lines between the marks."""
     return [
         *_picture(report, images),
-        *_table(("", "actorbus", "as good as by hand", "wall time", "by hand", "goal"),
+        *_table(("", "actorbus", "x by hand", "in wall time", "by hand", "goal"),
                 _headlines(report)),
         "",
         *_goals(report),
         "",
-        *_table(("multiples of the queue", *SHAPES.values(), "queue", "bad neighbours",
-                 "full: waits", "burst of 2,000", "counts"), _contenders(report)),
+        PEERS,
+        "",
+        *_table(("", *SHAPES.values(), "queue", "beside bad neighbours", "full: waits",
+                 "burst of 2,000", "counts"), _contenders(report)),
         "",
         *_faster(report),
         "",
         *_slowed(report),
         *_costs(report),
-        *_source(report),
+        *_source(report, source),
     ]  # fmt: skip
 
 
@@ -181,8 +189,8 @@ def _goals(report: Report) -> list[str]:
     missed += [
         f"- `{case}` failed: {error}" for case, error in _failures(report, "actorbus").items()
     ]
-    text = f"This project set itself {total} goals that this run could judge; {met} are met."
-    return [text, *(["Missed:", "", *missed] if missed else [])]
+    text = f"This project set itself {total} goals that this run could judge, and met {met}."
+    return [text + " Missed:", "", *missed] if missed else [text]
 
 
 def _judged(figure: dict[str, Any]) -> str:
@@ -230,7 +238,7 @@ def _cell(ratio: float | None, own: float | None, failed: bool) -> str:
 
 def _facts(notes: dict[str, Any]) -> Row:
     harm = {True: "no harm", False: notes.get("harm", ""), None: ""}[notes.get("isolates")]
-    if notes.get("failing_called", "").startswith("1 of") and notes.get("isolates"):
+    if _dies(notes):
         harm += ", the failing one dies"
     waits = "runs the handler" if notes.get("queue") == "none" else notes.get("waits", "")
     return (
@@ -272,8 +280,15 @@ def _lacks(notes: dict[str, Any]) -> Iterator[str]:
         yield "no backpressure"
     if notes.get("burst", "ok") != "ok":
         yield f"a burst {notes['burst']}"
+    if _dies(notes):
+        yield "a subscriber that failed once gets nothing more"
     if not notes.get("counts"):
         yield "no counts"
+
+
+def _dies(notes: dict[str, Any]) -> bool:
+    """Return whether a failing subscriber is called once and never again."""
+    return notes.get("isolates") is True and notes.get("failing_called", "").startswith("1 of")
 
 
 def _peers(report: Report) -> list[str]:
@@ -311,14 +326,15 @@ def _version(report: Report, peer: str) -> str:
     return str(report["versions"].get(peer, ""))
 
 
-def _source(report: Report) -> list[str]:
+def _source(report: Report, source: str) -> list[str]:
     machine, python = report["machine"], report["python"]
     commit = (report["commit"]["id"] or "no commit")[:10]
     changed = " with changes" if report["commit"]["changed"] else ""
     return [
         f"Measured on {report['started'][:10]} with {python['implementation']} "
         f"{python['version']} on {machine['system']}, {machine['processor']}, "
-        f"{machine['cores']} cores, load {machine['load']} at the start, at {commit}{changed}."
+        f"{machine['cores']} cores, load {machine['load']} at the start, at {commit}{changed}. "
+        f"Every figure: [{source.rpartition('/')[2]}]({source})."
     ]
 
 

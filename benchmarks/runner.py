@@ -50,7 +50,7 @@ class Job:
         command += ["--quick"] if quick else []
         began = time.perf_counter()
         try:
-            answer = _answer(command, LONGEST_PEER if self.peer else LONGEST)
+            answer = answer_of(command, LONGEST_PEER if self.peer else LONGEST)
         except (OSError, ValueError, ChildError) as error:
             answer = {
                 "case": self.case.name,
@@ -68,8 +68,13 @@ class ChildError(Exception):
     """A child ended without an answer."""
 
 
-def _answer(command: list[str], longest: float) -> Result:
-    """Return what a child prints; it and what it has started are ended when it is over."""
+def answer_of(command: list[str], longest: float) -> Result:
+    """Return what a child prints; it and what it has started are ended when it is over.
+
+    Raises:
+        ChildError: It took too long, or did not end well.
+        ValueError: What it has printed is no JSON.
+    """
     with TemporaryFile() as out, TemporaryFile() as err:  # no pipes: nobody can hold them open
         child = subprocess.Popen(  # noqa: S603 this interpreter, and names of our own
             command,
