@@ -29,8 +29,8 @@ HEADLINES: Sequence[tuple[str, str, Sequence[str]]] = (
     ("every delivery fails for good", "failures.for-good", ["for-good"]),
     ("ask and wait for the reply", "ask.round-trip", ["ask, timeout=5"]),
     ("100,000 queued, drained", "drain.100000", ["drained"]),
-    ("kept beside a slow neighbour", "isolation.slow", ["kept beside a slow one"]),
-    ("kept beside a failing neighbour", "isolation.failing", ["kept beside a failing one"]),
+    ("a healthy subscriber keeps, beside a slow one", "isolation.slow", ["kept beside a slow one"]),
+    ("beside a failing one", "isolation.failing", ["kept beside a failing one"]),
     ("latency at 10 % load: p50, p99, p99.9", "latency.10", ["p50", "p99", "p99.9"]),
     ("at 50 % load", "latency.50", ["p50", "p99", "p99.9"]),
     ("at 90 % load", "latency.90", ["p50", "p99", "p99.9"]),
@@ -55,7 +55,8 @@ SHAPES = {
 PEERS = """\
 The peers, as multiples of the same queue in CPU time; bold is faster than actorbus. *Beside bad
 neighbours*: what becomes of a healthy subscriber beside a slow and a failing one. *Full: waits*: is
-a publisher held up by a subscriber that is stuck? *Counts*: what can it tell of its deliveries?"""
+a publisher held up by a subscriber that is stuck? *Counts*: what can it tell of its deliveries?
+With broadcaster and anyio the loop that calls a handler is yours; here it catches failures."""
 
 
 def rewrite(text: str, report: Report, source: Path, images: Path, home: Path) -> str:
@@ -87,6 +88,7 @@ def section(report: Report, source: str, images: str) -> list[str]:
         *_table(("", "actorbus", "x by hand", "in wall time", "by hand", "goal"),
                 _headlines(report)),
         "",
+        *_floor(report),
         *_goals(report),
         "",
         PEERS,
@@ -149,6 +151,8 @@ def _headlines(report: Report) -> list[Row]:
 def _headline(found: Sequence[dict[str, Any]]) -> Row:
     first = found[0]
     values = " / ".join(rounded(figure["subject"]["median"]) for figure in found)
+    worst = [figure for figure in found if figure["goal"] and figure["goal"]["of"] == "worst"]
+    at_worst = "".join(f", at worst {rounded(each['subject']['high'])}" for each in worst)
     ratios = [figure["ratio"] for figure in found if figure["ratio"]]
     if len(ratios) == 1 and ratios[0]["rounds"] > 1:
         good = f"{times(ratios[0])} ({short(ratios[0]['low'])}–{short(ratios[0]['high'])})"
@@ -160,7 +164,7 @@ def _headline(found: Sequence[dict[str, Any]]) -> Row:
     if not ratios and baseline:
         hand += f": {rounded(baseline['median'])} {first['unit']}"
     goals = [f"{_goal(figure)}: {_verdict(figure['met'])}" for figure in found if figure["goal"]]
-    return (f"{values} {first['unit']}", good, wall, hand, "; ".join(goals))
+    return (f"{values} {first['unit']}{at_worst}", good, wall, hand, "; ".join(goals))
 
 
 def _goal(figure: dict[str, Any]) -> str:
@@ -191,6 +195,23 @@ def _goals(report: Report) -> list[str]:
     ]
     text = f"This project set itself {total} goals that this run could judge, and met {met}."
     return [text + " Missed:", "", *missed] if missed else [text]
+
+
+def _floor(report: Report) -> list[str]:
+    own = figures(report)
+    shares = {
+        name: own[case, "actorbus"]["notes"]["share_of_floor"]
+        for case, name in SHAPES.items()
+        if "share_of_floor" in own.get((case, "actorbus"), {"notes": {}})["notes"]
+    }
+    if not shares:
+        return []
+    listed = ", ".join(f"{100 * share:.0f} % in {name}" for name, share in shares.items())
+    return [
+        "The floor is a bare `await handler(x)` in a loop, without a queue or isolation. "
+        f"Of its rate actorbus reaches {listed}.",
+        "",
+    ]
 
 
 def _judged(figure: dict[str, Any]) -> str:
