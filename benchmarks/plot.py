@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.show import short
+
 SHAPES = {"throughput.1-1": "1 → 1", "throughput.1-10": "1 → 10", "throughput.1-100": "1 → 100"}
 THEMES = {
     "light": {"text": "#1f2328", "own": "#1a7f64", "other": "#b6bec9", "line": "#6e7781"},
@@ -72,7 +74,7 @@ def _throughput(report: dict[str, Any], colours: dict[str, str]) -> Any:
     ):
         axes.set_title(SHAPES[case], color=colours["text"], fontsize=9)
         axes.set_xscale("log")
-        _bars(axes, bars, colours, lambda value: f"{value:.2g}x", start=1.0)
+        _bars(axes, bars, colours, lambda value: f"{short(value)}x", start=1.0)
         axes.axvline(1, color=colours["line"], linewidth=0.8)
         axes.tick_params(axis="x", labelbottom=False)  # every bar has its figure
         axes.tick_params(axis="y", pad=12)

@@ -11,7 +11,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from benchmarks.show import Row
+from benchmarks.show import Row, short
 
 BEGIN = "<!-- figures of {source}, written by `python -m benchmarks readme`: do not edit -->"
 END = "<!-- end of figures -->"
@@ -362,11 +362,6 @@ def _source(report: Report, source: str) -> list[str]:
 def times(spread: dict[str, Any]) -> str:
     """Return how many times as good."""
     return f"{short(spread['median'])}x"
-
-
-def short(ratio: float) -> str:
-    """Return a multiple: two digits are all it is worth."""
-    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:#.2g}" if ratio >= 0.01 else f"{ratio:.1g}"
 
 
 def rounded(value: float) -> str:

@@ -80,6 +80,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def short(ratio: float) -> str:
+    """Return a multiple: two digits are all it is worth."""
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:#.2g}" if ratio >= 0.01 else f"{ratio:.1g}"
+
+
 def spread(found: dict[str, Any] | None, sign: str = "") -> str:
     """Return median and range."""
     if found is None:
