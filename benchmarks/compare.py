@@ -55,7 +55,9 @@ def figures(report: dict[str, Any]) -> dict[Key, dict[str, Any]]:
 
 
 def word(old: dict[str, Any], new: dict[str, Any], up: bool) -> str:
-    """Say what a change means: ranges that overlap mean nothing."""
+    """Say what a change means: ranges that overlap mean nothing, nor does a single round."""
+    if min(old["rounds"], new["rounds"]) == 1:
+        return ""
     if old["low"] <= new["high"] and new["low"] <= old["high"]:
         return ""
     return "better" if (new["median"] > old["median"]) is up else "WORSE"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import runner, show
+from benchmarks import compare, runner, show
 from benchmarks.case import Case, Effort, Figure
 from benchmarks.peers import PEERS
 
@@ -65,6 +65,21 @@ def test_comparing_a_run_with_itself_finds_no_change(report: Path) -> None:
     assert all(name in ran.stdout for name in CASES)
     assert "better" not in ran.stdout
     assert "WORSE" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("rounds", "new", "said"),
+    [(7, (3.0, 2.6, 3.5), "better"), (7, (1.0, 0.9, 1.2), "WORSE"), (7, (2.2, 1.9, 2.9), ""),
+     (1, (3.0, 3.0, 3.0), "")],
+)  # fmt: skip
+def test_only_what_noise_does_not_explain_is_a_change(
+    rounds: int, new: tuple[float, float, float], said: str
+) -> None:
+    """Ranges that overlap mean nothing, and one round has no range."""
+    before = {"median": 2.0, "low": 1.5, "high": 2.5, "rounds": 7}
+    after = {**dict(zip(("median", "low", "high"), new, strict=True)), "rounds": rounds}
+
+    assert compare.word(before, after, up=True) == said
 
 
 def test_the_charts_of_one_report_are_equal_byte_for_byte(tmp_path: Path) -> None:
