@@ -1,7 +1,9 @@
 """History: the last events of the topics in use.
 
 One ring (a bounded deque) per topic. What stands in it is an event, or a receipt that can make its
-event when somebody asks. Whoever publishes keeps the ring beside the topic's route and
+event when somebody asks. A receipt holds the route of its time, and so the subscriptions: when a
+topic's ring is asked for again, because its route has changed, all in it become events, each once.
+Whoever publishes keeps the ring beside the topic's route and
 appends to it, so an event costs one ``deque.append`` and nothing is looked up.
 
 Kept: the last ``size`` events of each of the ``topics`` most recently used topics. A topic's last
@@ -64,7 +66,7 @@ class History:
         ValueError: `size` is negative or `topics` below 1.
     """
 
-    __slots__ = ("_evicted", "_nothing", "_rings", "_size", "_slack", "_topics")
+    __slots__ = ("_evicted", "_made", "_nothing", "_rings", "_size", "_slack", "_topics")
 
     def __init__(
         self, size: int, *, topics: int = 1000, evicted: Callable[[str], None] | None = None
@@ -78,6 +80,7 @@ class History:
         self._slack = max(topics // 4, _LEAST_SLACK)
         self._evicted = evicted
         self._rings: dict[str, deque[Entry]] = {}
+        self._made: dict[str, Entry] = {}  # per topic: it and what is older are events
         self._nothing: deque[Entry] = deque(maxlen=0)
 
     def __len__(self) -> int:
@@ -99,7 +102,18 @@ class History:
             if len(self._rings) >= self._topics + self._slack:
                 self._prune()
             ring = self._rings[topic] = deque(maxlen=self._size)
+        elif ring:
+            self._make(topic, ring)
         return ring
+
+    def _make(self, topic: str, ring: deque[Entry]) -> None:
+        """Turn every receipt of a ring into its event."""
+        made, fresh = self._made.get(topic), deque[Entry]()
+        while ring and ring[-1] is not made:
+            entry = ring.pop()
+            fresh.appendleft(entry if isinstance(entry, Event) else entry.event)
+        ring.extend(fresh)
+        self._made[topic] = ring[-1]
 
     def last(self, pattern: Pattern, limit: int) -> list[Event]:
         """Return the last events whose topic matches, oldest first, in publish order.
@@ -147,6 +161,7 @@ class History:
         dropped = used[: -self._topics] + empty[: -(self._slack // 2)]
         for topic in dropped:
             del self._rings[topic]
+            self._made.pop(topic, None)
         if self._evicted is not None:
             for topic in dropped:
                 self._evicted(topic)
