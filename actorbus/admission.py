@@ -391,6 +391,10 @@ class Inbox:
             self._owner.give_up(self.items.popleft(), reason)
         self.pressed = self._stalled = self._judging = False
 
+    def let_go(self) -> None:
+        """Keep nothing of the user's, once nothing more will come."""
+        self._key = self.parking = None
+
     def cancel_timer(self) -> None:
         """Stop the clock of the line."""
         if self._timer is not None:

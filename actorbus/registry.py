@@ -278,6 +278,7 @@ class Registry:
             self.routes.book()
             label = ENDED if self._labels.pop(sub, None) else OTHERS
             self._sums[label].merge(sub.ledger)
+            sub.let_go()
 
     def remove_tap(self, tap: Tap) -> None:
         """Route nothing more to a tap; its counts go to a sum."""

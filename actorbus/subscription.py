@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus import world
@@ -67,6 +68,33 @@ class Life(Protocol):
 
     def discard(self, reason: DeadReason) -> None:
         """Give up everything that is not in hand."""
+
+
+class Over:
+    """The life of a subscription that has ended for good."""
+
+    state = ActorState.STOPPED
+
+    def rouse(self) -> None:
+        """Do nothing."""
+
+    progress = cut = rouse
+
+    def in_hand(self, receipt: Receipt) -> bool:  # noqa: ARG002
+        """Return False."""
+        return False
+
+    withdraw = in_hand
+
+    def pending(self) -> tuple[int, int, int]:
+        """Return nothing."""
+        return 0, 0, 0
+
+    def discard(self, reason: DeadReason) -> None:
+        """Do nothing."""
+
+    async def stop(self, why: str) -> None:
+        """Do nothing."""
 
 
 class Subscription:
@@ -257,6 +285,14 @@ class Subscription:
         ledger = self.ledger
         settled = ledger.routed, ledger.acked, ledger.dead_total, ledger.conflated
         return Terms(*settled, *pending)
+
+    def let_go(self) -> None:
+        """Keep nothing of the user's, once ended: receipts may keep the subscription for long."""
+        self.life = Over()
+        self.handler = None
+        self.options = replace(self.options, key=None, on_failure=None)
+        self.signature = replace(self.signature, convert=None)
+        self.inbox.let_go()
 
     async def hear(self) -> None:
         """Wait until a worker has finished or left, or the actor has ended."""

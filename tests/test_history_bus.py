@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from actorbus import ConfigurationError, Event, EventBus, InvalidPatternError
+from actorbus import (
+    Actor,
+    ActorState,
+    ConfigurationError,
+    Event,
+    EventBus,
+    InvalidPatternError,
+    NoResponderError,
+)
+from actorbus.subscription import Subscription
+from tests.handlers import Seen
 
 Maker = Callable[..., EventBus]
 
@@ -130,3 +144,75 @@ async def test_bad_arguments_say_so(bus: EventBus) -> None:
         bus.get_history("a::b")
     with pytest.raises(ConfigurationError, match="limit"):
         bus.get_history("a", -1)
+
+
+async def test_history_keeps_at_most_one_former_route_of_a_topic(bus: EventBus) -> None:
+    """Subscribers come and go between the events of a topic: what is kept of them is bounded."""
+    gc.collect()
+    before = sum(isinstance(each, Subscription) for each in gc.get_objects())
+    for number in range(30):
+        short = bus.subscribe("t", Seen())
+        for _ in range(3):
+            await bus.publish("t", number).settled()
+        short.unsubscribe()
+        await short.ended()
+    await asyncio.sleep(0)
+    gc.collect()
+    kept = sum(isinstance(each, Subscription) for each in gc.get_objects()) - before
+    assert kept <= 2
+    assert data(bus, "t", 6) == [28, 28, 28, 29, 29, 29]
+
+
+class Plugin:
+    """A handler with everything that may be given beside it."""
+
+    async def on(self, data: Any) -> None:
+        """Handle nothing."""
+
+    def key(self, event: Event) -> int:
+        """Return the one key."""
+        return 1
+
+    def directive(self, error: BaseException, event: Event | None) -> str:
+        """Go on."""
+        return "resume"
+
+
+class Quiet(Actor):
+    """An actor that remembers nothing."""
+
+    patterns = ("t",)
+
+    async def receive(self, event: Event) -> None:
+        """Handle nothing."""
+
+
+@pytest.mark.parametrize("options", [{}, {"key": True}], ids=["plain", "keyed"])
+async def test_history_keeps_no_handler_of_an_ended_subscription(
+    bus: EventBus, options: dict[str, bool]
+) -> None:
+    """Handler, instance, factory, key function and on_failure go, though the events stay."""
+    plugin, factory = Plugin(), functools.partial(Quiet)
+    keyed: Any = {"key": plugin.key} if options else {}
+    sub = bus.subscribe("t", plugin.on, on_failure=plugin.directive, **keyed)
+    ref = bus.spawn(factory)
+    await bus.settle()
+    made = bus._registry.live[ref.name].handler.__self__
+    assert isinstance(made, Quiet)
+    for number in range(3):
+        await bus.publish("t", number).settled()
+    held = [weakref.ref(each) for each in (plugin, factory, made)]
+    sub.unsubscribe()
+    await sub.ended()
+    await ref.stop()
+    del plugin, factory, made, keyed
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [each() for each in held] == [None, None, None]
+    assert data(bus, "t") == [0, 1, 2]
+    assert sub.state is ref.state is ActorState.STOPPED
+    assert sub.unsubscribe() == 0
+    await ref.stop()
+    assert ref.tell(1).refused == 1
+    with pytest.raises(NoResponderError):
+        await ref.ask(1)
