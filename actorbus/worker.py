@@ -62,12 +62,13 @@ class Worker(Hand):
         self._size = 1
         self.lot = Lot(life.sub.inbox, single=not life.together)
         self.loop = life.loop
-        self._mark = self._turn = self.loop.time()
+        self._mark = self._turn = 0.0
 
     async def run(self) -> None:
         """Work until there is no more to do, or the worker is evicted."""
         in_hand.set(self)
         at_work.workers += 1
+        self._mark = self._turn = self.loop.time()  # not when it was hired
         try:
             await self._work()
         finally:
