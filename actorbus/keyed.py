@@ -171,7 +171,6 @@ class KeyedWorker(Worker):
     async def _work(self) -> None:
         life = self.life
         while self.keen:
-            await self.breathe()
             delivery = life.resume.popleft() if life.resume else self._keys.take()
             if delivery is None:
                 if life.finishing and not self._keys.later:
@@ -180,6 +179,7 @@ class KeyedWorker(Worker):
                 continue
             if not await self.handle(delivery):
                 return
+            await self.breathe()
 
     def _settled(self, delivery: Delivery) -> None:
         self._keys.release(delivery.key)

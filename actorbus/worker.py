@@ -175,7 +175,7 @@ class Worker(Hand):
         """Take and handle a lot of deliveries, or a turn's part of it; return whether to go on."""
         if self._mark - self._turn > TURN:
             await self.breathe()
-            if not self.life.sub.inbox.items:
+            if not (self.keen and self.life.sub.inbox.items):
                 return True
         life, lot = self.life, self.lot
         ledger, call = life.sub.inbox.ledger, self.call
