@@ -199,6 +199,7 @@ class Routes:
         return [found[number] for number in sorted(found)][-limit:] if limit else []
 
     def _compile(self, topic: str, matched: tuple[Target, ...]) -> Route:
+        topic = str.__str__(topic)  # it may be an enumeration's word, and serves all publishers
         targets = [each for each in matched if isinstance(each, Tap) or each.wants(topic)]
         targets.sort(key=_order)
         offers: list[Callable[[Receipt], None]] = []
