@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from actorbus import world
+
+PAUSE = 20e-6  # seconds between the readings of two clocks beyond which they do not go together
+
 
 class Home(Protocol):
     """What knows in which thread a loop runs now; None while it does not.
@@ -75,3 +79,15 @@ class Epoch:
 
 
 NO_EPOCH: Final = Epoch(float("-inf"), 0.0, "")
+
+
+def epoch_at(at: float, clock: Callable[[], float]) -> Epoch:
+    """Return the epoch that begins at a loop time, which the loop's clock has just shown.
+
+    It is good for that time alone if the thread was held up between the two readings, or if the
+    loop's clock is not the system's: then it may be coarse, or stand still.
+    """
+    epoch = Epoch(at, world.wall(), world.run.name)
+    if clock is not time.monotonic or clock() - at > PAUSE:
+        epoch.until = at
+    return epoch

@@ -21,7 +21,7 @@ from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError
 from actorbus.event import Event, new_event
 from actorbus.hand import in_hand
-from actorbus.home import NO_EPOCH, NOWHERE, Epoch
+from actorbus.home import NO_EPOCH, NOWHERE, Epoch, epoch_at
 from actorbus.intake import Intake
 from actorbus.options import check_ids
 from actorbus.receipt import Receipt, Route, receipt_of
@@ -106,7 +106,7 @@ class Traffic:
     def look_at_clock(self, at: float) -> Epoch:
         """Return the present epoch, at a loop time."""
         if at >= self.epoch.until:
-            self.epoch = Epoch(at, world.wall(), world.run.name)
+            self.epoch = epoch_at(at, self.clock)
         return self.epoch
 
     def make_event(
