@@ -135,7 +135,8 @@ async def of_publish(subscribers: int) -> Cost:
             return meter
 
         publish(10)
-        return _difference(publish(10), publish(110), 100)
+        few, many = publish(10), publish(110)
+    return _difference(few, many, 100)
 
 
 async def of_delivery() -> Cost:
@@ -151,7 +152,8 @@ async def of_delivery() -> Cost:
             return meter
 
         await deliver(1024)
-        return _difference(await deliver(512), await deliver(1024), 512)
+        few, many = await deliver(512), await deliver(1024)
+    return _difference(few, many, 512)
 
 
 def _difference(few: Meter, many: Meter, more: int) -> Cost:
