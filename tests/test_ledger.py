@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -340,6 +341,73 @@ def test_a_histogram_counts_each_observation_in_its_bucket(seen: list[tuple[floa
         assert sum(whole.counts[: number + 1]) == below
     assert sum(whole.counts) == sum(times for _, times in seen)
     assert whole.total == pytest.approx(sum(seconds * times for seconds, times in seen))
+
+
+TICK = 2.0**-20  # seconds: sums of these are exact
+SECONDS = st.integers(0, 2**26).map(lambda ticks: ticks * TICK)
+
+
+@given(st.lists(st.floats(0, 100)))
+def test_a_histogram_counts_several_as_it_does_each(seen: list[float]) -> None:
+    """`spread` is `add` of every one."""
+    together, singly = Histogram(), Histogram()
+    together.spread(seen.copy())
+    for seconds in seen:
+        singly.add(seconds)
+    assert together.counts == singly.counts
+    assert together.total == pytest.approx(singly.total)
+
+
+class At:
+    """Something published at a loop time."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 60), st.integers(0, 2**24)), min_size=1, max_size=64),
+    st.one_of(st.integers(0, 120), st.integers(0, 2**24)),
+    st.one_of(st.integers(0, 2), st.integers(0, 2**20)),
+)
+def test_accounting_together_is_accounting_one_by_one(
+    gaps: list[int], delay: int, each: int
+) -> None:
+    """Waits counted in the same buckets, as if the starts were evenly spread; durations add up."""
+    ats = list(accumulate(gap * TICK for gap in gaps))
+    count, began, took = len(ats), ats[-1] + delay * TICK, len(ats) * each * TICK
+    together, singly = Ledger(), Ledger()
+    together.account([At(at) for at in ats], began, began + took)
+    for number, at in enumerate(ats):
+        singly.waited(began + number * each * TICK - at)
+    assert together.wait is not None
+    assert singly.wait is not None
+    assert together.wait.counts == singly.wait.counts
+    off = abs(together.wait.total - singly.wait.total)
+    assert off <= count * ((ats[-1] - ats[0]) / 2 + took)
+    filled = [number for number, times in enumerate(together.wait.counts) if times]
+    if len(filled) > 1:  # booked one by one
+        assert together.wait.total == pytest.approx(singly.wait.total)
+    assert together.duration is not None
+    assert sum(together.duration.counts) == count
+    assert together.duration.total == took
+    if took <= BUCKETS[0]:
+        assert together.duration.counts[0] == count
+    else:
+        one = Histogram()
+        one.add(took)
+        one.add(0.0, count - 1)
+        assert together.duration.counts == one.counts
+
+
+@given(SECONDS, st.integers(1, 64), st.integers(0, 60))
+def test_evenly_published_waits_are_summed_exactly(began: float, count: int, gap: int) -> None:
+    """Where the publishes are evenly spread too, the sum is that of each."""
+    ats = [began - (count - number) * gap * TICK for number in range(count)]
+    ledger = Ledger()
+    ledger.account([At(at) for at in ats], began, began)
+    assert ledger.wait is not None
+    assert ledger.wait.total == pytest.approx(sum(began - at for at in ats))
 
 
 def test_merging_ledgers_adds_everything_and_copies_are_independent() -> None:
