@@ -100,14 +100,15 @@ class Inbox:
         rouse: Called when something was admitted and a worker sleeps.
         gate: While fewer deliveries than this are queued, another has only to be appended: there
             is room, and nobody to wake.
+        key: For ``latest``, what makes two events the same.
         pressed: Whether the next take has to look after the line or the stall.
         parking: Of a keyed actor: the admitted deliveries that wait for a busy key.
     """
 
     __slots__ = (
-        "_asleep", "_backlog", "_capacity", "_entered", "_judging", "_key", "_newest", "_overflow",
+        "_asleep", "_backlog", "_capacity", "_entered", "_judging", "_newest", "_overflow",
         "_owner", "_positions", "_put_timeout", "_stalled", "_timer", "_unawaited", "gate",
-        "ledger", "mailbox", "offer", "parking", "pressed", "rouse",
+        "key", "ledger", "mailbox", "offer", "parking", "pressed", "rouse",
     )  # fmt: skip
 
     def __init__(
@@ -132,7 +133,7 @@ class Inbox:
         self._capacity = capacity
         self._overflow = overflow
         self._put_timeout = put_timeout
-        self._key = key
+        self.key = key
         self._stalled = False
         self._unawaited = 0
         self._newest: Place[Receipt] | None = None
@@ -349,7 +350,7 @@ class Inbox:
 
     def _same(self, receipt: Receipt) -> Hashable:
         event = receipt.event
-        key: Hashable = None if self._key is None else self._key(event)
+        key: Hashable = None if self.key is None else self.key(event)
         if key is None:
             key = event.topic if event.key is None else event.key
         return key
@@ -390,10 +391,6 @@ class Inbox:
         while self.items:
             self._owner.give_up(self.items.popleft(), reason)
         self.pressed = self._stalled = self._judging = False
-
-    def let_go(self) -> None:
-        """Keep nothing of the user's, once nothing more will come."""
-        self._key = self.parking = None
 
     def cancel_timer(self) -> None:
         """Stop the clock of the line."""

@@ -9,20 +9,24 @@ whoever awaits the next one lets the loop go round, before he is made to.
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import repeat
 from typing import Protocol
 
-from actorbus.ledger import Ledger
 from actorbus.receipt import Receipt, Route
 
 LEAST = 8  # events there must be room for to make it worth while
 MOST = 1000  # events of a burst; then a publisher that awaits lets the loop go round
 
 
+_extend = deque[Receipt].extend
+_exhaust = deque[None](maxlen=0).extend
+
+
 class Inboxes(Protocol):
     """What a backlog needs to know of an inbox."""
 
     gate: int
-    ledger: Ledger
 
     @property
     def asleep(self) -> int:
@@ -59,14 +63,18 @@ class Backlog:
 
     def flush(self) -> None:
         """End the burst: put its events into the mailboxes."""
-        route, self.route = self.route, None
-        if route is None or not self._receipts:
+        if self.route is None:
             return
-        receipts = self._receipts.copy()
-        self._receipts.clear()
-        route.tally.events += len(receipts)
-        for items, _, inbox in route.doors:
-            inbox.ledger.routed += len(receipts)
-            items.extend(receipts)
+        queues = [items for items, _, _ in self.route.doors]
+        fresh: list[Receipt] = []
+        add = fresh.append
+        # From here on nothing is made, so no finalizer runs that publishes in between.
+        route, receipts = self.route, self._receipts
+        self.route, self._receipts, self.add = None, fresh, add
+        if not receipts:
+            return
+        route.events += len(receipts)
+        _exhaust(map(_extend, queues, repeat(receipts)))
+        for _, _, inbox in route.doors:
             if inbox.asleep:
                 inbox.rouse()

@@ -292,7 +292,8 @@ class Subscription:
         self.handler = None
         self.options = replace(self.options, key=None, on_failure=None)
         self.signature = replace(self.signature, convert=None)
-        self.inbox.let_go()
+        self.inbox.rouse = self.life.rouse
+        self.inbox.key = self.inbox.parking = None
 
     async def hear(self) -> None:
         """Wait until a worker has finished or left, or the actor has ended."""

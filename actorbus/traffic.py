@@ -15,7 +15,6 @@ from contextvars import copy_context
 from copy import deepcopy
 from typing import Any
 
-from actorbus import world
 from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError

@@ -34,23 +34,27 @@ class Cost(NamedTuple):
     calls: float
 
 
-# For each Python version: of a publish to one and to a hundred subscribers, and of a delivery to a
-# fast handler in a long lot, with its share of what the lot and its chunks of 64 take.
+# For each Python version: of a publish in a burst, however many subscribers there are; of one that
+# is not, to one and to a hundred; and of a delivery to a fast handler in a long lot, with its share
+# of what the lot and its chunks of 64 take.
 MOST: dict[tuple[int, int], dict[str, Cost]] = {
     (3, 11): {
-        "publish to 1": Cost(101, 7),
-        "publish to 100": Cost(2081, 205),
+        "publish in a burst": Cost(96, 6),
+        "publish to 1": Cost(161, 10),
+        "publish to 100": Cost(2141, 208),
         "delivery": Cost(23.49, 1.22),
     },
     (3, 12): {
-        "publish to 1": Cost(93, 7),
-        "publish to 100": Cost(1875, 205),
+        "publish in a burst": Cost(88, 6),
+        "publish to 1": Cost(148, 10),
+        "publish to 100": Cost(1930, 208),
         "delivery": Cost(23.30, 1.22),
     },
     (3, 13): {
-        "publish to 1": Cost(94, 7),
-        "publish to 100": Cost(1777, 205),
-        "delivery": Cost(23.27, 1.22),
+        "publish in a burst": Cost(89, 6),
+        "publish to 1": Cost(146, 10),
+        "publish to 100": Cost(1829, 208),
+        "delivery": Cost(23.45, 1.22),
     },
 }
 
@@ -119,24 +123,24 @@ async def nothing(data: object) -> None:
     """Handle a delivery in no time."""
 
 
-async def of_publish(subscribers: int) -> Cost:
-    """Return the cost of a plain publish whose subscribers are busy and have room."""
+async def of_publish(subscribers: int, *topics: str) -> Cost:
+    """Return the cost of a plain publish to these topics in turn, whose subscribers have room."""
     async with EventBus() as bus:
-        for _ in range(subscribers):
-            bus.subscribe("t", nothing, mailbox=100_000)
-        for _ in range(3):
-            bus.publish("t")  # its route is compiled, its workers are awake
+        for number in range(subscribers * len(topics)):
+            bus.subscribe(topics[number % len(topics)], nothing, mailbox=100_000)
+        for topic in topics * 3:
+            bus.publish(topic)  # its route is compiled, its workers are awake
         bus._engine.clock = time.monotonic  # as on a loop of asyncio
         bus._engine.epoch.until = float("inf")
 
         def publish(times: int) -> Meter:
             meter = Meter()
-            meter.count(lambda: [bus.publish("t") for _ in range(times)])
+            meter.count(lambda: [bus.publish(topic) for _ in range(times) for topic in topics])
             return meter
 
         publish(10)
         few, many = publish(10), publish(110)
-    return _difference(few, many, 100)
+    return _difference(few, many, 100 * len(topics))
 
 
 async def of_delivery() -> Cost:
@@ -161,8 +165,9 @@ def _difference(few: Meter, many: Meter, more: int) -> Cost:
 
 
 MEASURED: dict[str, Callable[[], Awaitable[Cost]]] = {
-    "publish to 1": lambda: of_publish(1),
-    "publish to 100": lambda: of_publish(100),
+    "publish in a burst": lambda: of_publish(100, "t"),
+    "publish to 1": lambda: of_publish(1, "t", "u"),
+    "publish to 100": lambda: of_publish(100, "t", "u"),
     "delivery": of_delivery,
 }
 

@@ -23,6 +23,7 @@ from actorbus import (
 )
 from actorbus import lot as lots
 from actorbus.admission import Inbox
+from actorbus.backlog import Backlog
 from actorbus.home import NO_EPOCH
 from actorbus.ledger import Ledger
 from actorbus.lot import Lot
@@ -46,9 +47,19 @@ class Owner:
         self.loop = VirtualLoop()
         self.ledger = Ledger()
         self.refused: list[Receipt] = []
-        self.inbox = Inbox(self, self.ledger, capacity, overflow, None, None, lambda: None)
+        self.backlog = Backlog()
+        self.inbox = Inbox(self, self.ledger, capacity, overflow, None, None)
+        self.inbox.open()
         self.inbox.asleep = 0
-        self.lot = Lot(self.inbox, single=single)
+        self.single = single
+        self.hire()
+
+    def hire(self) -> None:
+        """Begin with a new worker, and so a new lot."""
+        self.lot = Lot(self.inbox, single=self.single)
+
+    def rouse(self) -> None:
+        """Do nothing: its worker is awake."""
 
     def progress(self) -> None:
         """Bring the books up to date, as a life does."""
@@ -149,6 +160,7 @@ class Model:
             assert next(self.rest, None) is None
             self.lost += 1
             self.rest = self.in_hand = None
+            self.owner.hire()
 
     def look(self) -> None:
         """Somebody looks at the books."""
