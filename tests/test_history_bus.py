@@ -163,6 +163,18 @@ async def test_history_keeps_at_most_one_former_route_of_a_topic(bus: EventBus) 
     assert data(bus, "t", 6) == [28, 28, 28, 29, 29, 29]
 
 
+async def test_the_order_stays_when_the_route_of_a_topic_changes(bus: EventBus) -> None:
+    """The last ones are the last ones, though the older have been made events meanwhile."""
+    bus.subscribe("t", Seen())
+    for number in range(9):
+        bus.publish("t", number)
+        if number % 4 == 3:
+            bus.subscribe("t", Seen())
+    assert data(bus, "t", 3) == [6, 7, 8]
+    numbers = [entry._number for entry in bus._engine.routes.history.ring("t")]
+    assert numbers == sorted(numbers)
+
+
 class Plugin:
     """A handler with everything that may be given beside it."""
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from actorbus import (
     Actor,
     ActorState,
+    AskFailedError,
     DeadReason,
     Event,
     EventBus,
@@ -513,6 +514,65 @@ async def test_a_worker_that_is_to_end_takes_nothing_when_it_has_yielded(
     before, after = got[:then], got[then + 1 :]
     assert [data for _, data in before + after] == list(range(10))
     assert {who for who, _ in before}.isdisjoint({who for who, _ in after})
+
+
+async def test_a_handler_that_swallows_its_end_is_the_last_of_its_lot(bus: EventBus) -> None:
+    """A sibling fails in the midst of a lot: nothing more of it begins on the old instance."""
+    got: list[Any] = []
+    old: list[Actor] = []
+
+    class Stubborn(Actor):
+        patterns = ("t",)
+
+        async def receive(self, event: Event) -> None:
+            if event.data == "fast":
+                return
+            got.append((self in old, event.data))
+            if event.data == 10:
+                old.append(self)
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    return
+
+    class Failing(Actor):
+        patterns = ("fail",)
+
+        async def receive(self, event: Event) -> None:
+            raise OSError
+
+    both = bus.supervisor("both", strategy="one_for_all")
+    both.spawn(Stubborn, name="s")
+    both.spawn(Failing, retry=RetryPolicy.none())
+    await asyncio.sleep(1)
+    await fill(bus, "t", 127)
+    for number in range(30):
+        bus.publish("t", number)
+    await asyncio.sleep(1)
+    bus.publish("fail")
+    await asyncio.sleep(10)  # settle would look at the books, and so put the lot back
+    await bus.settle()
+    assert got == [(False, number) for number in range(30)]
+
+
+async def test_what_an_abandoned_handler_returns_is_no_reply(bus: EventBus) -> None:
+    """Its delivery is dead: whoever asked hears of that, not of a reply that came too late."""
+
+    async def late(data: Any) -> str:
+        for _ in range(2):
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                continue
+        return "late"
+
+    async def silent(data: Any) -> None:
+        await asyncio.sleep(60)
+
+    bus.subscribe("t", late, timeout=1.0)
+    bus.subscribe("t", silent)
+    with pytest.raises(AskFailedError):
+        await bus.ask("t", timeout=None)
 
 
 async def test_a_suspended_actor_tries_one_of_a_lot(bus: EventBus) -> None:
