@@ -1,13 +1,15 @@
 """Lot: what a worker takes out of its mailbox together, so that taking costs a busy actor nothing.
 
-A lot is handled in chunks, which are timed together. What has not begun is still queued: the
-mailbox's limit is lower by the size of the lot, and whoever looks at the books or finds the mailbox
-full has it put back first, so nothing but the worker ever has to know of lots. While a line waits,
-or where others take deliveries from the front of the mailbox too, they are taken one by one.
+A lot is handled in chunks, which are timed together; a handler that lets the loop go round is the
+last of its chunk. What has not begun is still queued: the mailbox's limit is lower by the size of
+the lot, and whoever looks at the books or finds the mailbox full has it put back first, so nothing
+but the worker ever has to know of lots. While a line waits, or where others take deliveries from
+the front of the mailbox too, they are taken one by one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from operator import length_hint
 
@@ -23,27 +25,36 @@ class Lot:
 
     Args:
         inbox: Where they come from.
+        loop: The running loop.
         single: Whether to take them one by one in any case.
 
     Attributes:
         stock: Taken and not yet in a chunk, the oldest last.
     """
 
-    __slots__ = ("_booked", "_chunk", "_inbox", "_kept", "_rest", "_shut", "_single", "stock")
+    __slots__ = (
+        "_booked", "_chunk", "_cut", "_cutter", "_inbox", "_kept", "_loop", "_rest", "_shut",
+        "_single", "stock",
+    )  # fmt: skip
 
-    def __init__(self, inbox: Inbox, *, single: bool) -> None:
+    def __init__(self, inbox: Inbox, loop: asyncio.AbstractEventLoop, *, single: bool) -> None:
         self._inbox = inbox
+        self._loop = loop
         self._single = single
         self.stock: list[Receipt] = []
         self._chunk: list[Receipt] = []  # being handled, in order
         self._rest = NOTHING  # of the chunk: not begun
         self._booked = 0  # of the chunk
         self._kept = 0  # places in the mailbox
-        self._shut = False
+        self._shut = self._cut = False
+        self._cutter: asyncio.Handle | None = None
 
     def begin(self, size: int) -> Iterator[Receipt]:
         """Begin a chunk of up to so many deliveries; each begins when the iteration reaches it."""
         self._booked = 0
+        self._cut = False
+        if size > 1 and self._cutter is None and (self.stock or len(self._inbox.items) > 1):
+            self._cutter = self._loop.call_soon(self._cut_short)
         if self._single or (self._inbox.pressed and not self.stock):
             self._chunk = []
             return self._one_by_one(size)
@@ -54,9 +65,15 @@ class Lot:
         self._rest = iter(self._chunk)
         return self._rest
 
+    def _cut_short(self) -> None:
+        """End the chunk with the delivery in hand: its handler has let the loop go round."""
+        self._cutter = None
+        self.put_back()
+        self._cut = True
+
     def _one_by_one(self, size: int) -> Iterator[Receipt]:
         inbox, items, chunk = self._inbox, self._inbox.items, self._chunk
-        while items and len(chunk) < size and not self._shut:
+        while items and len(chunk) < size and not (self._cut or self._shut):
             receipt = items.popleft()
             chunk.append(receipt)
             if inbox.pressed:
@@ -102,8 +119,11 @@ class Lot:
             self.put_back()
         chunk, self._chunk, self._rest = self._chunk, [], NOTHING
         self._inbox.ledger.acked += len(chunk) - self._booked - failed
-        if self._kept and not self.stock:
+        if not self.stock:
             self._keep(0)
+            if self._cutter is not None:
+                self._cutter.cancel()
+                self._cutter = None
         return chunk
 
     def put_back(self) -> None:
@@ -122,5 +142,6 @@ class Lot:
             self._keep(0)
 
     def _keep(self, places: int) -> None:
-        self._inbox.keep_room(places - self._kept)
-        self._kept = places
+        if places != self._kept:
+            self._inbox.keep_room(places - self._kept)
+            self._kept = places

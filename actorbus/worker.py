@@ -6,7 +6,8 @@ decides what becomes of the actor.
 
 The chunk rule: deliveries are timed together, up to 64 at a time. A chunk that took no longer than
 the first histogram bucket puts all its durations there; one that took longer held one slow
-delivery, and the next ones are timed singly until they are fast again. Waits are booked together
+delivery, since one that lets the loop go round ends its chunk, and the next ones are timed singly
+until they are fast again. Waits are booked together
 when the first and the last of the chunk fall into one bucket, else one by one, the starts taken as
 evenly spread. A clock reading costs as much as half a trivial handler call.
 
@@ -60,7 +61,7 @@ class Worker(Hand):
         self._deadline = None if timeout is None else Deadline(life.loop, timeout, self._expire)
         self._grace: asyncio.TimerHandle | None = None
         self._size = 1
-        self.lot = Lot(life.sub.inbox, single=not life.together)
+        self.lot = Lot(life.sub.inbox, life.loop, single=not life.together)
         self.loop = life.loop
         self._mark = self._turn = 0.0
 

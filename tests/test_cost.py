@@ -42,19 +42,19 @@ MOST: dict[tuple[int, int], dict[str, Cost]] = {
         "publish in a burst": Cost(96, 6),
         "publish to 1": Cost(161, 10),
         "publish to 100": Cost(2141, 208),
-        "delivery": Cost(23.49, 1.22),
+        "delivery": Cost(23.60, 1.22),
     },
     (3, 12): {
         "publish in a burst": Cost(88, 6),
         "publish to 1": Cost(148, 10),
         "publish to 100": Cost(1930, 208),
-        "delivery": Cost(23.30, 1.22),
+        "delivery": Cost(23.41, 1.22),
     },
     (3, 13): {
         "publish in a burst": Cost(89, 6),
         "publish to 1": Cost(146, 10),
         "publish to 100": Cost(1829, 208),
-        "delivery": Cost(23.45, 1.22),
+        "delivery": Cost(23.55, 1.22),
     },
 }
 

@@ -57,7 +57,7 @@ class Owner:
 
     def hire(self) -> None:
         """Begin with a new worker, and so a new lot."""
-        self.lot = Lot(self.inbox, single=self.single)
+        self.lot = Lot(self.inbox, self.loop, single=self.single)
 
     def rouse(self) -> None:
         """Do nothing: its worker is awake."""
@@ -619,3 +619,32 @@ async def test_a_wait_lasts_until_the_worker_works(bus: EventBus) -> None:
     assert row.ledger.duration is not None
     assert row.ledger.wait.total == pytest.approx(0.05)
     assert row.ledger.duration.total == 0.0
+
+
+# -- the clock of a chunk -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"overflow": "drop_old"}, {"concurrency": 2}])
+async def test_a_slow_handler_ends_its_chunk(bus: EventBus, options: dict[str, Any]) -> None:
+    """What others took in the same chunk is not counted as the time of the one that fails."""
+    attempts: list[int] = []
+
+    async def handler(number: int) -> None:
+        if number < 100:
+            return
+        await asyncio.sleep(1.0)
+        if number == 150:
+            attempts.append(number)
+            raise ValueError
+
+    retry = RetryPolicy(5, base=0.1, jitter="none", max_elapsed=20.0)
+    bus.subscribe("t", handler, name="h", retry=retry, mailbox=1000, **options)
+    for number in range(160):
+        bus.publish("t", number)
+    await bus.settle()
+    assert len(attempts) == 5
+    row = next(row for row in bus.reading().actors if row.label == "h")
+    duration = row.ledger.duration
+    assert duration is not None
+    assert sum(duration.counts[:8]) == 100  # those that took no time
+    assert duration.counts[8] == 64  # 59 others of 1 s each, and the five attempts
