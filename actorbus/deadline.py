@@ -43,7 +43,6 @@ class Deadline:
 
     def cancel(self) -> None:
         """There will be no other."""
-        self._due = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
