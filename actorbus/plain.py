@@ -33,7 +33,10 @@ def plain_first(publish: Callable[P, Receipt]) -> Callable[P, Receipt]:
             return general(self, topic, data, **options)
         event = None
         if options or (at_work.workers and in_hand.get() is not None):
-            event = engine.make_event(topic, data, **options)
+            try:
+                event = engine.make_event(topic, data, **options)
+            except TypeError:  # an option there is not: publish will say so
+                return general(self, topic, data, **options)
             if engine.max_hops is not None and event._hops > engine.max_hops:
                 return cast("Receipt", engine.deliver(route, event))
         at = engine.clock()

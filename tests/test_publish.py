@@ -73,6 +73,15 @@ def test_publish_has_the_signature_of_the_contract() -> None:
     assert not inspect.iscoroutinefunction(EventBus.publish)
 
 
+async def test_an_option_there_is_not_is_refused_in_the_name_of_publish(bus: EventBus) -> None:
+    """The error names `publish` and the option, whether or not the topic has subscribers."""
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"publish\(\) got an unexpected .* 'priority'"):
+            bus.publish("t", 1, priority=1)  # type: ignore[call-arg]
+        bus.subscribe("t", Seen())
+        bus.publish("t", 0)
+
+
 # -- the call itself routes ---------------------------------------------------------------------
 
 
