@@ -7,9 +7,9 @@ decides what becomes of the actor.
 The chunk rule: deliveries are timed together, up to 64 at a time. A chunk that took no longer than
 the first histogram bucket puts all its durations there; one that took longer held one slow
 delivery, since one that lets the loop go round ends its chunk, and the next ones are timed singly
-until they are fast again. Waits are booked together
-when the first and the last of the chunk fall into one bucket, else one by one, the starts taken as
-evenly spread. A clock reading costs as much as half a trivial handler call.
+until they are fast again. Waits are booked together when the first and the last of the chunk fall
+into one bucket, else one by one, the starts taken as evenly spread. A clock reading costs as much
+as half a trivial handler call.
 
 A worker whose handler will not end is abandoned: its delivery is taken from it (`receipt` is None
 then) and whatever the handler returns later is ignored.

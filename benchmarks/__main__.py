@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run, show, compare, plot, readme.
+"""``python -m benchmarks``: run, show, compare, plot, readme, anatomy.
 
 ::
 
@@ -9,6 +9,7 @@
     python -m benchmarks compare A.json B.json         two runs side by side
     python -m benchmarks plot A.json docs/img          the charts of an earlier run
     python -m benchmarks readme A.json                 its figures and charts, into the README
+    python -m benchmarks anatomy                       where the time of one event goes
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks import show
+from benchmarks import anatomy, show
 from benchmarks.case import Case
 from benchmarks.compare import compare
 from benchmarks.machine import ROOT
@@ -41,7 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
-    others = {"show": _show, "compare": _compare, "plot": _plot, "readme": _readme}
+    others = {
+        "show": _show,
+        "compare": _compare,
+        "plot": _plot,
+        "readme": _readme,
+        "anatomy": _anatomy,
+    }
     if given and given[0] in others:
         return others[given[0]](given[1:])
     return _run(given)
@@ -51,7 +58,7 @@ def _run(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="How fast is actorbus, next to what you would use instead, and at what cost?",
-        epilog="Also: `show FILE`, `compare A B`, `plot FILE DIR` and `readme FILE`.",
+        epilog="Also: `show FILE`, `compare A B`, `plot FILE DIR`, `readme FILE`, `anatomy`.",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases, or whole questions")
     parser.add_argument("--list", action="store_true", help="show the cases and end")
@@ -147,6 +154,16 @@ def _readme(given: Sequence[str]) -> int:
     print(options.into)
     if not options.text_only:
         _draw(report, options.charts)
+    return 0
+
+
+def _anatomy(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks anatomy",
+        description="Where the time of one event goes, from one publisher to one subscriber.",
+    )
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    anatomy.main(quick=parser.parse_args(given).quick)
     return 0
 
 

@@ -352,3 +352,10 @@ def test_every_peer_has_an_adapter_and_a_pinned_version() -> None:
 
     assert pinned == set(PEERS.values())
     assert adapters - {"pace", "probe"} == PEERS.keys()
+
+
+def test_the_anatomy_of_an_event_can_be_had() -> None:
+    """It runs, and names what a publish and a delivery consist of."""
+    ran = run("anatomy", "--quick")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert all(part in ran.stdout for part in ("by hand", "publish", "the clock", "deliver"))
