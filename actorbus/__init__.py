@@ -39,7 +39,7 @@ The way of one event, and the map of the house (a file may import those above it
                 asking explain closing running
                 looking listening lifecycle plain bus    what users hold
     wing        metrics
-    doors       streams  cli
+    doors       streams  testing  cli
 """
 
 from __future__ import annotations
