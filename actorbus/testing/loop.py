@@ -19,10 +19,11 @@ from array import array
 from asyncio import Handle, events
 from asyncio.tasks import _PyTask  # type: ignore[attr-defined]  # a task by another name
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from functools import partial
-from itertools import count
+from itertools import count, groupby
+from operator import attrgetter
 from random import Random
 from threading import get_ident
 from typing import Any, TypeVar, TypeVarTuple
@@ -243,13 +244,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             timers[:] = [timer for timer in timers if not timer._cancelled]
             heapq.heapify(timers)
             self._timer_cancelled_count = 0
+        due: list[Any] = []
         while timers and (timers[0]._when <= now or timers[0]._cancelled):
             timer = heapq.heappop(timers)
             timer._scheduled = False
             if timer._cancelled:
                 self._timer_cancelled_count -= 1
             else:
-                order.put(timer, None)
+                due.append(timer)
+        for timer in due if len(due) < 2 else self._mixed(due):
+            order.put(timer, None)
+
+    def _mixed(self, due: list[Any]) -> Iterator[Any]:
+        """Return timers in the order of their times, those of one time in any."""
+        for _, group in groupby(due, key=attrgetter("_when")):
+            timers = list(group)
+            self._order.mix(timers)
+            yield from timers
 
     def _jump(self) -> None:
         """Go to the next timer."""

@@ -1,10 +1,11 @@
 """Order: which of the steps that could run comes next.
 
 What asyncio promises stays true under every policy: callbacks given to ``call_soon`` run in the
-order they were given, timers that are due join them in the order of their times, and a task's own
-steps follow one another. What the policies choose is how the steps of *different tasks*, and the
-row of callbacks, are interleaved. asyncio has an order for that too, but a program that relies on
-it breaks with the next ``await`` somebody adds, or with a slower answer; those are the bugs sought.
+order they were given, timers that are due join them in the order of their times (equal times: in
+any), and a task's own steps follow one another. What the policies choose is how the steps of
+*different tasks*, and the row of callbacks, are interleaved. asyncio has an order for that too, but
+a program that relies on it breaks with the next ``await`` somebody adds, or with a slower answer;
+those are the bugs sought.
 
 * ``fifo``: asyncio's own order. Finds what depends on time alone.
 * ``random``: each ready task, and the row of callbacks, is as likely as any other.
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from asyncio import Handle
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from random import Random
 from typing import Any, Protocol
@@ -55,6 +57,10 @@ class Order(Protocol):
     def take(self) -> Step:
         """Remove the step that comes next; there must be one."""
 
+    @property
+    def mix(self) -> Callable[[list[Handle]], None]:
+        """Orders timers that are due at the same time, which asyncio leaves undefined."""
+
 
 class Fifo:
     """Asyncio's own order."""
@@ -73,12 +79,16 @@ class Fifo:
         """Remove the step that comes next."""
         return self._steps.popleft()
 
+    def mix(self, timers: list[Handle]) -> None:
+        """Leave timers that are due at the same time as they are."""
+
 
 class Shuffled:
     """Any order: each task, and the row of callbacks, is as likely as any other."""
 
     def __init__(self, chance: Random) -> None:
         self._draw = chance.random
+        self.mix: Callable[[list[Handle]], None] = chance.shuffle
         self._callbacks: deque[Handle] = deque()
         self._steps: list[Step] = []
 
@@ -109,6 +119,7 @@ class Prioritized:
 
     def __init__(self, chance: Random) -> None:
         self._chance = chance
+        self.mix: Callable[[list[Handle]], None] = chance.shuffle
         self._callbacks: deque[Handle] = deque()
         self._ready: dict[Task, Handle] = {}
         self._priorities: dict[Task, float] = {None: chance.random()}

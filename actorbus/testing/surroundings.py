@@ -40,11 +40,12 @@ def surroundings(loop: SimulatedLoop, seed: int) -> Iterator[None]:
         raise RuntimeError("another simulation runs in this process: one at a time")
     try:
         collected, state = gc.isenabled(), random.getstate()
-        put_back = [(owner, name, getattr(owner, name)) for owner, name, _ in _changes(loop, seed)]
+        changes = _changes(loop, seed)
+        put_back = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
         try:
             gc.disable()
             random.seed(seed)
-            for owner, name, stand_in in _changes(loop, seed):
+            for owner, name, stand_in in changes:
                 setattr(owner, name, stand_in)
             yield
         finally:
