@@ -60,7 +60,7 @@ class Closable(Protocol):
 
     name: str
     busy: set[Subscription]
-    naps: set[Nap]
+    naps: dict[Nap, None]
     idle_bells: list[asyncio.Future[None]]
 
     def lives(self) -> list[Life]:

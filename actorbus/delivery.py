@@ -63,13 +63,13 @@ class Nap:
         self._timer.cancel()
 
 
-async def nap(loop: asyncio.AbstractEventLoop, naps: set[Nap], seconds: float) -> None:
+async def nap(loop: asyncio.AbstractEventLoop, naps: dict[Nap, None], seconds: float) -> None:
     """Sleep, shortened when whoever keeps `naps` says so."""
     over: asyncio.Future[None] = loop.create_future()
     timer = Nap(loop, seconds, lambda: None if over.done() else over.set_result(None))
-    naps.add(timer)
+    naps[timer] = None
     try:
         await over
     finally:
         timer.cancel()
-        naps.discard(timer)
+        naps.pop(timer, None)

@@ -32,7 +32,7 @@ class Engine(Traffic):
     Attributes:
         registry: Subscriptions, streams and supervisors.
         busy: Subscriptions that may have pending deliveries.
-        naps: Delays that a drain shortens.
+        naps: Delays that a drain shortens, in the order they began.
         idle_bells: Rung whenever an actor has become idle.
         longest_nap: Seconds a retry or restart may be put off.
     """
@@ -53,7 +53,7 @@ class Engine(Traffic):
         self.histograms = histograms
         self.longest_nap = float("inf")
         self.busy: set[Subscription] = set()
-        self.naps: set[Nap] = set()
+        self.naps: dict[Nap, None] = {}
         self.idle_bells: list[asyncio.Future[None]] = []
         self.registry = Registry(self, history)
         self.routes = self.registry.routes

@@ -191,13 +191,13 @@ class KeyedWorker(Worker):
             return await super()._pause(delivery, seconds)
         nap = Nap(life.loop, seconds, lambda: self._due(delivery))
         keys.later[delivery] = nap
-        life.naps.add(nap)
+        life.naps[nap] = None
         return False
 
     def _due(self, delivery: Delivery) -> None:
         life = self.life
         nap = self._keys.later.pop(delivery)
-        life.naps.discard(nap)
+        life.naps.pop(nap, None)
         life.sub.ledger.retries += 1
         self._keys.due.append(delivery)
         life.rouse()

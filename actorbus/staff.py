@@ -336,7 +336,7 @@ class Staff:
         if self.keys is not None:
             for delivery, timer in list(self.keys.later.items()):
                 timer.cancel()
-                self.naps.discard(timer)
+                self.naps.pop(timer, None)
                 del self.keys.later[delivery]
                 self._bury(delivery, reason)
             while self.keys.due:

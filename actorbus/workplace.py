@@ -21,7 +21,7 @@ class Host(Protocol):
     histograms: bool
     longest_nap: float
     busy: set[Subscription]
-    naps: set[Nap]
+    naps: dict[Nap, None]
     copies: bool
     draining: bool
     face: Any
@@ -60,7 +60,7 @@ class Workplace(Protocol):
     call: Callable[[Any], Any]
     prepare: Callable[[Event], Any]
     resume: deque[Delivery]
-    naps: set[Nap]
+    naps: dict[Nap, None]
     finishing: bool
     probing: bool
     together: bool
