@@ -26,7 +26,7 @@ async def answer(receipt: Receipt, timeout: float | None) -> Any:
     """
     watch = receipt.watch
     assert watch is not None  # noqa: S101 asked for with a watch
-    watch.pending = {*receipt.still_open()}
+    watch.pending = dict.fromkeys(receipt.still_open())
     topic = receipt.event.topic
     try:
         async with asyncio.timeout(timeout):

@@ -20,7 +20,7 @@ class Watch:
 
     Attributes:
         receipt: The receipt.
-        pending: Who has not settled yet.
+        pending: Who has not settled yet, in order of their subscriptions.
         asking: Whether the first reply that is not None ends the wait.
         reply: The first such reply.
         failed: (subscription, reason, error) of the first dead delivery, or None.
@@ -32,7 +32,7 @@ class Watch:
         self, receipt: Any, pending: Iterable[Answerer] = (), *, asking: bool = False
     ) -> None:
         self.receipt = receipt
-        self.pending = set(pending)
+        self.pending = dict.fromkeys(pending)
         self.asking = asking
         self.reply: Any = None
         self.failed: tuple[str, str, BaseException | None] | None = None
@@ -45,7 +45,7 @@ class Watch:
 
     def settle(self, addressee: Answerer, reply: object = None) -> None:
         """Take note of one settled delivery."""
-        self.pending.discard(addressee)
+        self.pending.pop(addressee, None)
         if reply is not None and self.reply is None and addressee.answers:
             self.reply = reply
         if self.done:

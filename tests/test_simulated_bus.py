@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actorbus import EventBus, RetryPolicy
+from actorbus import DeadlockError, EventBus, RetryPolicy
 from actorbus.testing import simulate
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
@@ -39,7 +39,33 @@ async def retries_cut_short_by_a_drain() -> list[int]:
     return order
 
 
-@pytest.mark.parametrize("scenario", [retries_cut_short_by_a_drain])
+async def a_choice_of_cycles() -> list[tuple[str, ...]]:
+    """Six actors wait for one that is about to wait for them; return the cycles refused."""
+    refused: list[tuple[str, ...]] = []
+    bus = EventBus("cycles")
+
+    @bus.subscribe("hub", name="hub")
+    async def hub(data: Any) -> None:
+        if data != "first":
+            return
+        receipt = bus.publish("spoke")
+        await asyncio.sleep(1.0)
+        try:
+            await receipt.settled()
+        except DeadlockError as error:
+            refused.append(error.cycle)
+
+    async def spoke(data: Any) -> None:
+        await bus.publish("hub", "again").settled()
+
+    for number in range(6):
+        bus.subscribe("spoke", spoke, name=f"spoke{number}")
+    async with bus:
+        await bus.publish("hub", "first").settled()
+    return refused
+
+
+@pytest.mark.parametrize("scenario", [retries_cut_short_by_a_drain, a_choice_of_cycles])
 def test_the_order_does_not_depend_on_where_objects_lie(scenario: Scenario) -> None:
     """Runs of one seed are equal whatever the memory looks like."""
     kept: list[object] = []
