@@ -32,7 +32,7 @@ from actorbus.testing.cutting import Cut
 from actorbus.testing.errors import SimulationDeadlock, StepLimitError
 from actorbus.testing.order import Order
 from actorbus.testing.stuck import mailboxes, places
-from actorbus.testing.threads import Workers, in_own_context
+from actorbus.testing.threads import Workers
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -89,7 +89,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._order = order
         self._now = 0.0
         self._own_thread = get_ident()
-        self._in_job = False
         self._numbers, self._unnamed = count(1), count(1)
         self.max_steps = max_steps
         self.steps = 0
@@ -135,10 +134,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """
         if get_ident() != self._own_thread:
             raise RuntimeError("a real thread calls into a simulation: its order is not seeded")
-        if not self._in_job:
-            return self.call_soon(callback, *args, context=context)
-        self._now += COST  # so that what a job says keeps its order
-        return self.call_at(self._now, callback, *args, context=context)
+        return self.call_soon(callback, *args, context=context)
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """As asyncio's."""
@@ -169,24 +165,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     # -- what the simulation asks of it -----------------------------------------------------------
 
-    def in_thread(self, job: Callable[[], T]) -> tuple[T, float]:
-        """Run a job as a thread would; return what it returns and the seconds it slept.
-
-        The clock goes on for the job alone: for everybody else it stands where it stood.
-        """
-        began, thread = self._now, self._thread_id
-        self._in_job, self._thread_id = True, ELSEWHERE
+    def in_thread(self, job: Callable[[], T]) -> T:
+        """Run a job as a thread would see it, and return what it returns."""
+        thread, self._thread_id = self._thread_id, ELSEWHERE
         events._set_running_loop(None)
         try:
-            result = in_own_context(job)
-            return result, self._now - began
+            return Context().run(job)
         finally:
             events._set_running_loop(self)
-            self._in_job, self._thread_id = False, thread
-            self._now = began
+            self._thread_id = thread
 
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass in which nothing else runs, as a blocking sleep does."""
+    def sleep(self, seconds: float) -> None:
+        """Let time pass in the midst of a step; nothing else runs meanwhile."""
         self._now += max(0.0, seconds)
 
     def _enrol(self, task: Any) -> None:

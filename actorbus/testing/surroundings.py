@@ -1,7 +1,8 @@
 """Surroundings: what a program takes from outside its loop, for the time of a simulation.
 
-Chance and wall time come from the seed and the virtual clock, names and numbers begin anew,
-threads become delays, and garbage is collected at fixed steps. All of it is put back at the end.
+Chance and wall time come from the seed and the virtual clock, ``time.sleep`` moves that clock,
+names and numbers begin anew, threads become delays, garbage is collected at fixed steps, and
+anyio's scopes keep an order. All of it is put back at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from anyio._backends._asyncio import CancelScope
 
 from actorbus import dead_letter, event, plain, world
 from actorbus.testing.loop import SimulatedLoop
@@ -58,11 +61,25 @@ def surroundings(loop: SimulatedLoop, seed: int) -> Iterator[None]:
         _one.release()
 
 
+class _InOrder(dict[Any, None]):
+    """A set that remembers in which order its members came."""
+
+    def add(self, member: object) -> None:
+        self[member] = None
+
+    def remove(self, member: object) -> None:
+        del self[member]
+
+    def discard(self, member: object) -> None:
+        self.pop(member, None)
+
+
 def _changes(loop: SimulatedLoop, seed: int) -> list[tuple[Any, str, Any]]:
     here = threading.get_ident()
     chance = random.Random(f"{seed} of the world")  # noqa: S311 to be repeated, not to be secret
     numbers = itertools.count(1)
     real_submit, real_sleep = Threads.submit, time.sleep
+    real_scope = CancelScope.__init__
     real_start, real_wait = threading.Thread.start, threading.Condition.wait
 
     def new_run() -> str:
@@ -82,7 +99,8 @@ def _changes(loop: SimulatedLoop, seed: int) -> list[tuple[Any, str, Any]]:
         real_start(thread)
 
     def wait(condition: threading.Condition, timeout: float | None = None) -> bool:
-        if threading.get_ident() == here:
+        blocks = timeout is None or timeout > 0
+        if blocks and threading.get_ident() == here:
             raise RuntimeError(
                 "a simulation has one thread: blocking it until another one does something "
                 "would never end"
@@ -91,11 +109,17 @@ def _changes(loop: SimulatedLoop, seed: int) -> list[tuple[Any, str, Any]]:
 
     def sleep(seconds: float) -> None:
         if threading.get_ident() == here:
-            loop.pass_time(seconds)
+            loop.sleep(seconds)
         else:
             real_sleep(seconds)
 
+    def scope(self: CancelScope, *args: Any, **options: Any) -> None:
+        real_scope(self, *args, **options)
+        if threading.get_ident() == here:  # a group is cancelled scope by scope
+            self._child_scopes = _InOrder()  # type: ignore[assignment]  # a set to whoever uses it
+
     return [
+        (CancelScope, "__init__", scope),
         (world, "wall", lambda: BEGIN + loop.time()),
         (world, "random", chance.random),
         (world, "new_run", new_run),

@@ -1,17 +1,17 @@
 """Threads, simulated: a job runs on the loop at a seeded moment, and its end is told at another.
 
-A job is one step: it starts after a delay, runs to its end, and whoever waits learns of it after a
-second delay. Inside it the program sees what it would see in a thread: no running loop, and a loop
-that belongs to somebody else. ``time.sleep`` in a job takes virtual time. What needs a second
-thread to go on cannot be simulated: waiting for a lock, an event, a queue, a future or
-``receipt.wait()`` raises `RuntimeError` in the job instead of blocking for ever.
+A job is one step: it begins after a delay, and after a second one whoever waits learns of its end.
+Inside it the program sees what it would see in a thread: no running loop, and a loop that belongs
+to somebody else. Nothing else runs meanwhile, so ``time.sleep`` in a job moves the clock for all.
+What needs a second thread to go on cannot be simulated: waiting for an event, a condition, a queue,
+a future or ``receipt.wait()`` raises `RuntimeError` instead of blocking for ever. A bare
+``threading.Lock`` that is taken blocks for real, and so does a loop that a job runs itself.
 """
 
 from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable
-from contextvars import Context
 from random import Random
 from typing import Any, Protocol, TypeVar
 
@@ -29,8 +29,8 @@ class Ground(Protocol):
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> object:
         """Call back after a delay."""
 
-    def in_thread(self, job: Callable[[], T]) -> tuple[T, float]:
-        """Run a job as a thread would; return what it returns and the seconds it slept."""
+    def in_thread(self, job: Callable[[], T]) -> T:
+        """Run a job as a thread would see it, and return what it returns."""
 
     def create_future(self) -> Future[Any]:
         """Return a future of the loop."""
@@ -55,15 +55,14 @@ class Pool:
             return False
         self._taken += 1
         self._called += 1
-        self._workers.later(0.0, self._begin)
+        self._workers.later(self._begin)
         return True
 
     def _begin(self) -> None:
         self._called -= 1
         job = self._threads._jobs.popleft()
         self._threads._telling += 1
-        told, slept = self._workers.ground.in_thread(job)
-        self._workers.later(slept, self._end, told)
+        self._workers.later(self._end, self._workers.ground.in_thread(job))
 
     def _end(self, told: Callable[[], None] | None) -> None:
         self._taken -= 1
@@ -92,9 +91,9 @@ class Workers:
         self._chance = chance
         self._pools: dict[Threads, Pool] = {}
 
-    def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call back after a seeded delay on top of so many seconds."""
-        self.ground.call_later(seconds + self._chance.choice(DELAYS), callback, *args)
+    def later(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back after a seeded delay."""
+        self.ground.call_later(self._chance.choice(DELAYS), callback, *args)
 
     def submit(self, threads: Threads, job: Job) -> bool:
         """Run a job of the bus; what `Threads.submit` does in a simulation."""
@@ -106,7 +105,7 @@ class Workers:
     def call(self, func: Callable[[], T]) -> Future[T]:
         """Run a function in a thread; what ``run_in_executor`` does in a simulation."""
         future: Future[T] = self.ground.create_future()
-        self.later(0.0, self._begin, func, future)
+        self.later(self._begin, func, future)
         return future
 
     def _begin(self, func: Callable[[], T], future: Future[T]) -> None:
@@ -119,8 +118,7 @@ class Workers:
             except BaseException as error:  # noqa: BLE001 an executor hands over whatever it is
                 return None, error
 
-        ended, slept = self.ground.in_thread(job)
-        self.later(slept, _tell, future, *ended)
+        self.later(_tell, future, *self.ground.in_thread(job))
 
     def abandon(self) -> None:
         """Forget what has not run: the loop is over."""
@@ -136,8 +134,3 @@ def _tell(future: Future[Any], result: Any, error: BaseException | None) -> None
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def in_own_context(job: Callable[[], T]) -> T:
-    """Run a job in an empty context, as a new thread has one."""
-    return Context().run(job)
