@@ -223,7 +223,10 @@ class ThreadWorker(Worker):
     def progress(self) -> None:
         """Bring the books up to what the thread has done."""
         hop = self.hop
-        if hop is None or not self._lent or self.abandoned:
+        if hop is None or not self._lent:
+            super().progress()
+            return
+        if self.abandoned:
             return
         with hop.lock:
             started, finished = hop.started, len(hop.replies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -274,3 +275,37 @@ def test_cut_at_any_await_nothing_is_lost_or_doubled(operation: Operation) -> No
         while simulate(partial(cut, operation, cuts + 1), seed=seed).result:
             cuts += 1
         assert cuts
+
+
+# -- at every instant ------------------------------------------------------------------------------
+
+
+async def watched(subscribe: Callable[[EventBus], object]) -> None:
+    """Publish to a subscriber, and look at the books whenever there is something to see."""
+    bus = EventBus("watched")
+    subscribe(bus)
+
+    async def look() -> None:
+        while True:
+            assert bus.audit().balanced, str(bus.audit())
+            await asyncio.sleep(0.0005)
+
+    async with bus:
+        looking = asyncio.create_task(look())
+        for number in range(12):
+            bus.publish("job", number)
+            await asyncio.sleep(random.choice([0.0, 0.01]))  # noqa: S311 seeded
+        await bus.settle()
+        assert not looking.done(), looking.exception()
+        looking.cancel()
+
+
+def test_the_books_of_parallel_threads_balance_at_every_instant() -> None:
+    """A worker that has handled several events in a row has booked all but the last."""
+
+    def handle(data: int) -> None: ...
+
+    def subscribe(bus: EventBus) -> None:
+        bus.subscribe("job", handle, concurrency=2)
+
+    sweep(partial(watched, subscribe), seeds=range(100), policy="fifo")
