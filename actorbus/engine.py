@@ -79,6 +79,9 @@ class Engine(Traffic):
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
+        heed = getattr(loop, "heed", None)  # a loop with virtual time: it waits for our threads
+        if heed is not None:
+            heed(self.threads)
         lives = self.registry.root.lives()
         for life in lives:
             life.state = ActorState.STARTING

@@ -113,14 +113,14 @@ def _near_miss(topic: str, target: Subscription | Tap) -> tuple[int, NearMiss] |
                 out = next(str(each) for each in target.options.exclude if each.matches(topic))
                 return 0, NearMiss(target.name, str(pattern), f"excluded by {out}")
     scored = [(*scored_reason, pattern) for pattern in target.patterns
-              if (scored_reason := _distance(topic, pattern)) is not None]  # fmt: skip
+              if (scored_reason := distance(topic, pattern)) is not None]  # fmt: skip
     if not scored:
         return None
     score, reason, pattern = min(scored, key=lambda entry: entry[0])
     return score, NearMiss(target.name, str(pattern), reason)
 
 
-def _distance(topic: str, pattern: Pattern) -> tuple[int, str] | None:
+def distance(topic: str, pattern: Pattern) -> tuple[int, str] | None:
     """Return how far a pattern is from matching, and why; None if it is not near."""
     if topic.startswith("$") != pattern.segments[0].startswith("$"):
         return None

@@ -48,6 +48,8 @@ ONLY_IN = {
     "uvicorn": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "pytest": {"testing"},
+    "pytest_asyncio": {"testing"},
     "sqlite3": set[str](),
     "nats": set[str](),
 }
@@ -192,6 +194,8 @@ def test_files_are_short() -> None:
         ("streams", "cli.app"),
         ("bus", "testing"),
         ("testing.loop", "streams"),
+        ("bus", "testing.virtual"),
+        ("streams", "testing.recorder"),
         ("topic", ""),
         ("errors", "world"),
     ],

@@ -1,4 +1,4 @@
-"""Testing programs on actorbus: the same program under thousands of orders of its tasks.
+"""Testing programs on actorbus: without waiting, in every order, and with nothing left unsaid.
 
 ::
 
@@ -12,39 +12,76 @@
     simulate(main, seed=4711)            # the same run again, step by step the same
 
 A simulation has virtual time, a seeded order of task steps and seeded threads; a year of retries
-takes as long as its steps. `cancel_at` cancels a task at its k-th await. Nothing here is needed in
-production, and ``import actorbus`` does not load it.
+takes as long as its steps. `cancel_at` cancels a task at its k-th await.
+
+pytest finds its plugin by itself: the fixtures ``bus``, ``recorder`` and ``assert_published``, and
+the marks ``actorbus`` and ``virtual_time``. Nothing here is needed in production, and
+``import actorbus`` does not load it.
 
     errors        what ends a simulation
     order         which of the ready steps comes next: the policies
     threads       jobs of threads, as seeded delays
-    loop          the event loop: virtual time, one step after the other
+    loop          the loop of a simulation: virtual time, one step after the other
     cutting       cancelling a task at its k-th await
     surroundings  what a program takes from outside its loop, for the time of a simulation
     stuck         who waits, and where
     simulation    one run
     progress      a bar for the terminal
     sweeping      many runs
+
+    virtual       a loop for ordinary tests, whose time jumps instead of passing
+    recorder      what was published, and assertions that show what was published instead
+    guard         what a test must not leave behind
+    clock         which tests run on a virtual loop, whatever plugin runs them
+    plugin        pytest's fixtures, marks and hooks
 """
 
 from __future__ import annotations
 
-from actorbus.testing.cutting import Cut, cancel_at
-from actorbus.testing.errors import SimulationDeadlock, StepLimitError, SweepFailure
-from actorbus.testing.order import Policy
-from actorbus.testing.simulation import MAX_STEPS, Run, simulate
-from actorbus.testing.sweeping import Counts, sweep
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actorbus.testing.cutting import Cut, cancel_at
+    from actorbus.testing.errors import SimulationDeadlock, StepLimitError, SweepFailure
+    from actorbus.testing.order import Policy
+    from actorbus.testing.recorder import Recorder
+    from actorbus.testing.simulation import MAX_STEPS, Run, simulate
+    from actorbus.testing.sweeping import Counts, sweep
+    from actorbus.testing.virtual import StuckLoopError, VirtualLoop, run
 
 __all__ = [
     "MAX_STEPS",
     "Counts",
     "Cut",
     "Policy",
+    "Recorder",
     "Run",
     "SimulationDeadlock",
     "StepLimitError",
+    "StuckLoopError",
     "SweepFailure",
+    "VirtualLoop",
     "cancel_at",
+    "run",
     "simulate",
     "sweep",
 ]
+
+_HOMES = {
+    "cutting": ("Cut", "cancel_at"),
+    "errors": ("SimulationDeadlock", "StepLimitError", "SweepFailure"),
+    "order": ("Policy",),
+    "recorder": ("Recorder",),
+    "simulation": ("MAX_STEPS", "Run", "simulate"),
+    "sweeping": ("Counts", "sweep"),
+    "virtual": ("StuckLoopError", "VirtualLoop", "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for: every run of pytest imports the plugin, few of them simulate."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"actorbus.testing.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
