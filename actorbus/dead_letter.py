@@ -19,11 +19,11 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus import world
 from actorbus.errors import ConfigurationError
-from actorbus.frames import FREED, note, own_chain, render
+from actorbus.frames import FREED, note, own_chain, render, trace_of
 from actorbus.topic import Pattern
 from actorbus.words import DeadReason
 
@@ -34,6 +34,18 @@ if TYPE_CHECKING:
     from actorbus.event import Event
 
 _numbers = itertools.count(1)
+
+
+class Limits(Protocol):
+    """The options of a subscription that matter to a test of its handler."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds one attempt may take."""
+
+    @property
+    def inline(self) -> bool:
+        """Whether a plain function runs on the loop."""
 
 
 class DeadLetter:
@@ -54,8 +66,8 @@ class DeadLetter:
     """
 
     __slots__ = (
-        "_noted", "_text", "attempts", "died_at", "error", "event", "first_failed_at", "id",
-        "reason", "subscription",
+        "_handler", "_noted", "_options", "_text", "attempts", "died_at", "error", "event",
+        "first_failed_at", "id", "reason", "subscription",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +82,8 @@ class DeadLetter:
         died_at: float | None = None,
         id: str | None = None,  # noqa: A002 - the field's name
         traceback: str | None = None,
+        handler: Any = None,
+        options: Limits | None = None,
     ) -> None:
         self.id = id or f"dl-{world.run.name}-{next(_numbers):012x}"
         self.event = event
@@ -79,6 +93,8 @@ class DeadLetter:
         self.attempts = attempts
         self.first_failed_at = first_failed_at
         self.died_at = world.wall() if died_at is None else died_at
+        self._handler = trace_of(handler)
+        self._options = options
         self._text = traceback
         self._noted = note(error) if traceback is None and error is not None else None
 
@@ -92,6 +108,23 @@ class DeadLetter:
             self._text = "" if self.error is None else render(self.error, self._noted or [])
             self._noted = None
         return self._text
+
+    def as_pytest(self) -> str:
+        """Return a pytest module that gives the recorded event to the handler once more.
+
+        Its test passes while the handler fails with the same error, and is to be turned round after
+        the fix. What cannot be written as Python (a payload without a literal, a handler without a
+        name to import) is a TODO in it, and the test fails and says so. The payload stands in it.
+
+        Returns:
+            Python source; it compiles, whatever the event and the error are.
+        """
+        from actorbus.reproduce import as_pytest  # rarely wanted, and loads much
+
+        timeout, inline = None, False
+        if self._options is not None:
+            timeout, inline = self._options.timeout, self._options.inline
+        return as_pytest(self, self._handler, timeout, inline=inline)
 
     def __repr__(self) -> str:
         """Show what identifies the letter; payloads and the error's text stay out of logs."""

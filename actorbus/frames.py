@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import traceback as tracebacks
 from collections.abc import Callable
-from types import CodeType, TracebackType
+from types import CodeType, MethodType, TracebackType
+from typing import Any
 
 Frame = tuple[CodeType, int, int]  # with the last instruction and its line
 Noted = list[tuple[BaseException, list[Frame]]]
@@ -67,6 +68,20 @@ def _own_context(error: BaseException) -> BaseException | None:
     while trace is not None and trace.tb_frame is not context.__traceback__.tb_frame:
         trace = trace.tb_next
     return None if trace is None else context
+
+
+def trace_of(handler: Any) -> Any:
+    """Return what can be kept of a handler without keeping an instance alive.
+
+    Args:
+        handler: A handler.
+
+    Returns:
+        The handler; of a method its class and name, unless it is a class's own.
+    """
+    if type(handler) is not MethodType or isinstance(handler.__self__, type):
+        return handler
+    return type(handler.__self__), handler.__func__.__name__
 
 
 def note(error: BaseException) -> Noted:

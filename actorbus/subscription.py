@@ -265,6 +265,8 @@ class Subscription:
             attempts=attempts,
             first_failed_at=first_failed_at,
             died_at=world.wall(),
+            handler=self.handler,
+            options=self.options,
         )
         self.bus.bury(letter)
         failed = None if receipt.watch is None else (self.name, str(reason), error)

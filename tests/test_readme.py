@@ -17,6 +17,8 @@ import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
+from tests.test_testing_plugin import INSTALLED
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TEST_README = ROOT / "tests" / "README.md"
@@ -124,6 +126,17 @@ def test_every_snippet_runs_and_prints_what_is_shown() -> None:
 
     assert snippets.run == len(blocks("python"))
     assert len(examples) == len(blocks("python")) + len(blocks("text"))
+
+
+def test_the_test_in_the_readme_passes(pytester: pytest.Pytester) -> None:
+    """The test that is shown passes in a pytest of its own, and takes no 30 seconds."""
+    [code] = [block for block in blocks("python") if block.startswith("# test_billing.py\n")]
+    pytester.makepyfile(test_billing=code)
+    plugin = [] if INSTALLED else ["-p", "actorbus.testing.plugin"]
+
+    result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:asyncio", *plugin)
+
+    result.assert_outcomes(passed=1)
 
 
 def test_the_first_program_is_short_and_prints_what_is_shown(tmp_path: Path) -> None:
