@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from actorbus import Actor, DeadLetter, DeadReason, Event, EventBus, RetryPolicy
 from actorbus.literal import Names, Unwritable, write
-from tests.virtual import run
+from actorbus.testing import run
 
 ONCE = RetryPolicy.none()
 

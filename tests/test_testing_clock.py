@@ -123,6 +123,27 @@ async def test_it():
     result.assert_outcomes(passed=1)
 
 
+def test_a_thread_that_blocks_for_ever_is_given_up_once(outer: Outer) -> None:
+    """The clock waits for a handler that never returns once, and then jumps as often as it may."""
+    result = outer.run("""
+import threading
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_it():
+    asyncio.get_running_loop().patience = 0.1
+    let_go = threading.Event()
+    async with EventBus("mine") as bus:
+        bus.subscribe("a", lambda data: let_go.wait())
+        bus.publish("a", 1)
+        for _ in range(1000):
+            await asyncio.sleep(1)
+        let_go.set()
+""")
+
+    result.assert_outcomes(passed=1)
+
+
 def test_a_stuck_test_fails_at_once(outer: Outer) -> None:
     """What can never end, and what takes longer than its mark allows, fails without waiting."""
     result = outer.run("""

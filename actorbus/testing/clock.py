@@ -77,10 +77,16 @@ def virtual_loops() -> Iterator[None]:
 def _virtual(
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
 ) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return a loop factory that makes virtual loops: itself, if it does."""
-    if isinstance(loop_factory, type) and issubclass(loop_factory, VirtualLoop):
-        return loop_factory
-    return _MarkedLoop
+    """Return a loop factory that makes a virtual loop where another one does not."""
+
+    def factory() -> asyncio.AbstractEventLoop:
+        loop = loop_factory()
+        if isinstance(loop, VirtualLoop):
+            return loop
+        loop.close()
+        return _MarkedLoop()
+
+    return factory
 
 
 def _policy() -> asyncio.AbstractEventLoopPolicy:

@@ -174,16 +174,22 @@ def _miss(event: Event, wanted: Pattern, data: Any) -> str:
 
 def _difference(given: Any, wanted: Any) -> str:
     if type(given) is dict and type(wanted) is dict:
-        wrong = [
-            f"{_show(key)} is {_show(given[key]) if key in given else 'missing'}"
-            + (f", not {_show(wanted[key]) if key in wanted else 'missing'}" * (key in given))
-            for key in [*wanted, *(key for key in given if key not in wanted)]
-            if key not in given or key not in wanted or given[key] != wanted[key]
-        ]
-        return "; ".join(wrong[:3])
+        keys = [*wanted, *(key for key in given if key not in wanted)]
+        wrong = [_wrong(key, given, wanted) for key in keys]
+        return "; ".join(list(filter(None, wrong))[:3])
     if type(given) is not type(wanted):
         return f"is {type(given).__name__}, not {type(wanted).__name__}"
     return "another payload"
+
+
+def _wrong(key: Any, given: dict[Any, Any], wanted: dict[Any, Any]) -> str:
+    if key not in given:
+        return f"{_show(key)} is missing"
+    if key not in wanted:
+        return f"{_show(key)} is not wanted"
+    if given[key] == wanted[key]:
+        return ""
+    return f"{_show(key)} is {_show(given[key])}, not {_show(wanted[key])}"
 
 
 _short = reprlib.Repr()

@@ -50,8 +50,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         waits_for_threads: Returns whether a thread the loop does not know of will call it back.
-        patience: Real seconds to wait for a thread before the clock jumps, or, with no timer to
-            jump to, before `StuckLoopError` is raised.
+        patience: Real seconds to wait for a thread before the clock jumps, once and for all, or,
+            with no timer to jump to, before `StuckLoopError` is raised.
         horizon: Virtual seconds at which `StuckLoopError` is raised.
     """
 
@@ -65,6 +65,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._calls_in_threads = 0
         self._heeded: list[Busy] = []
+        self._given_up = 0
         selector = _JumpingSelector()
         selector.loop = self
         super().__init__(selector)
@@ -111,9 +112,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             StuckLoopError: Nothing can ever wake the loop, or the horizon is reached.
         """
         patient_until = monotonic() + self.patience
-        while (busy := self._threads_are_busy()) and monotonic() < patient_until:
+        waited_for = self._given_up if timeout is not None else 0
+        while (busy := self._busy_threads()) > waited_for and monotonic() < patient_until:
             if events := wait(SLICE):  # not longer: a thread that has called may be idle any moment
                 return events
+        self._given_up = busy  # who blocks for ever is waited for once, not at every jump
         if events := wait(0):  # a thread may have called just before it was idle
             return events
         if busy:
@@ -129,12 +132,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += timeout
         return []
 
-    def _threads_are_busy(self) -> bool:
-        return (
-            self._calls_in_threads > 0
-            or any(threads.busy for threads in self._heeded)
-            or self.waits_for_threads()
-        )
+    def _busy_threads(self) -> int:
+        of_buses = sum(threads.busy for threads in self._heeded)
+        return self._calls_in_threads + of_buses + bool(self.waits_for_threads())
 
     def _call_ended(self, _: asyncio.Future[Any]) -> None:
         self._calls_in_threads -= 1
@@ -166,6 +166,7 @@ def run(
     main: Callable[[*Ts], Coroutine[Any, Any, T]],
     *args: *Ts,
     timeout_virtual: float = 1e7,
+    loop: VirtualLoop | None = None,
 ) -> T:
     """Run an async function on a fresh `VirtualLoop` to its end.
 
@@ -173,6 +174,7 @@ def run(
         main: The async function.
         args: What it is called with.
         timeout_virtual: Virtual seconds it may take.
+        loop: A loop to use instead, which is closed at the end.
 
     Returns:
         What it returns.
@@ -180,10 +182,10 @@ def run(
     Raises:
         StuckLoopError: It waits for what can never come, or takes longer.
     """
-    loop = VirtualLoop()
-    loop.horizon = timeout_virtual
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+    made = loop or VirtualLoop()
+    made.horizon = timeout_virtual
+    with asyncio.Runner(loop_factory=lambda: made) as runner:
         try:
             return runner.run(main(*args))
         finally:
-            loop.horizon = math.inf  # cancelled tasks may take their time to end
+            made.horizon = math.inf  # cancelled tasks may take their time to end
