@@ -126,10 +126,13 @@ class Life(Staff):
         if self.state is ActorState.STARTING:
             self.become(ActorState.STARTING)
         if await self._build():
-            if self._may_begin():
-                self._run()
-            else:
+            if not self._may_begin():
                 await self._take_leave("stopped")
+            elif self._halting is None or self._halting.done():
+                self._run()
+            else:  # a restart has come meanwhile: it ends this instance, and begins another
+                await asyncio.wait({self._halting})
+                await self._take_leave("restart")
 
     def _may_begin(self) -> bool:
         return self.state in (ActorState.STARTING, ActorState.RESTARTING)

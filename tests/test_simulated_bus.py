@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actorbus import Actor, DeadlockError, Event, EventBus, Receipt, RetryPolicy
+from actorbus import Actor, DeadlockError, Event, EventBus, Receipt, RestartPolicy, RetryPolicy
 from actorbus.testing import cancel_at, simulate, sweep
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
@@ -280,15 +280,15 @@ def test_cut_at_any_await_nothing_is_lost_or_doubled(operation: Operation) -> No
 # -- at every instant ------------------------------------------------------------------------------
 
 
-async def watched(subscribe: Callable[[EventBus], object]) -> None:
-    """Publish to a subscriber, and look at the books whenever there is something to see."""
+async def watched(subscribe: Callable[[EventBus], object], every: float) -> None:
+    """Publish to subscribers, and look at the books again and again."""
     bus = EventBus("watched")
     subscribe(bus)
 
     async def look() -> None:
         while True:
             assert bus.audit().balanced, str(bus.audit())
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(every)
 
     async with bus:
         looking = asyncio.create_task(look())
@@ -308,4 +308,31 @@ def test_the_books_of_parallel_threads_balance_at_every_instant() -> None:
     def subscribe(bus: EventBus) -> None:
         bus.subscribe("job", handle, concurrency=2)
 
-    sweep(partial(watched, subscribe), seeds=range(100), policy="fifo")
+    sweep(partial(watched, subscribe, 0.0005), seeds=range(100), policy="fifo")
+
+
+def test_restarts_that_overtake_one_another_leave_every_actor_at_work() -> None:
+    """None is left running without a worker, and no worker out of the books."""
+
+    class Frail(Actor):
+        patterns = ("job",)
+
+        async def on_start(self) -> None:
+            await asyncio.sleep(random.choice([0.0, 0.01]))  # noqa: S311 seeded
+
+        async def receive(self, event: Event) -> None:
+            await asyncio.sleep(random.choice([0.0, 0.0, 0.01]))  # noqa: S311 seeded
+            if random.random() < 0.3:  # noqa: S311 seeded
+                raise ValueError
+
+    def subscribe(bus: EventBus) -> None:
+        together = bus.supervisor("together", strategy="one_for_all", max_restarts=1000)
+        options: dict[str, Any] = {
+            "concurrency": 2,
+            "retry": RetryPolicy.none(),
+            "restart": RestartPolicy(max_restarts=1000),
+        }
+        for number in range(3):
+            together.spawn(Frail, name=f"frail{number}", **options)
+
+    sweep(partial(watched, subscribe, 0.01), seeds=range(100), max_steps=100_000)
