@@ -175,6 +175,20 @@ def test_importing_actorbus_is_light() -> None:
     assert loaded - sys.stdlib_module_names - LIGHT == set()
 
 
+def test_testing_is_loaded_on_demand_and_needs_nothing_more() -> None:
+    """`actorbus.testing` is no part of the face, and no extra is needed for it."""
+    code = (
+        "import sys, asyncio; before = set(sys.modules); import actorbus;"
+        "assert not any(name.startswith('actorbus.testing') for name in sys.modules);"
+        "import actorbus.testing;"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 0, ran.stderr
+
+    assert set(ran.stdout.split()) - sys.stdlib_module_names - LIGHT == set()
+
+
 def test_files_are_short() -> None:
     """No file is longer than one sitting can read."""
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
