@@ -193,8 +193,9 @@ class Inbox:
 
     def _offer(self, receipt: Receipt) -> None:
         self.ledger.routed += 1
-        if len(self.items) < self.mailbox.limit:
-            self.items.append(receipt)
+        items = self.items
+        if len(items) < self.mailbox.limit:
+            items.append(receipt)
             if self._asleep:
                 self.rouse()
         else:

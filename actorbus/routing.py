@@ -163,8 +163,7 @@ class Routes:
 
     def targets(self, topic: str) -> list[Target]:
         """Return who matches a topic, in order of subscription, excludes taken off."""
-        matched = sorted(self._router.match(topic), key=_order)
-        return [each for each in matched if isinstance(each, Tap) or each.wants(topic)]
+        return _wanting(topic, self._router.match(topic))
 
     def candidates(self, pattern: Pattern) -> list[Target]:
         """Return who may have subscribed to a pattern: it matches its own text, as a topic."""
@@ -200,8 +199,7 @@ class Routes:
 
     def _compile(self, topic: str, matched: tuple[Target, ...]) -> Route:
         topic = str.__str__(topic)  # it may be an enumeration's word, and serves all publishers
-        targets = [each for each in matched if isinstance(each, Tap) or each.wants(topic)]
-        targets.sort(key=_order)
+        targets = _wanting(topic, matched)
         offers: list[Callable[[Receipt], None]] = []
         singles: list[Target] = []
         shares: dict[str, list[Subscription]] = {}
@@ -245,6 +243,12 @@ def _is_plain(target: Target) -> bool:
         and target.options.group is None
         and target.options.overflow is not Overflow.LATEST
     )
+
+
+def _wanting(topic: str, matched: tuple[Target, ...]) -> list[Target]:
+    """Return who of those that match takes a topic, in order of subscription."""
+    wanting = (each for each in matched if isinstance(each, Tap) or each.wants(topic))
+    return sorted(wanting, key=_order)
 
 
 def _order(target: Target) -> int:
