@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actorbus.event import Event
 
@@ -10,24 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actorbus.receipt import Receipt
+    from actorbus.subscription import Subscription
     from actorbus.words import ActorState
-
-
-class Reachable(Protocol):
-    """What a reference needs to reach its actor."""
-
-    @property
-    def state(self) -> ActorState:
-        """Where the actor is in its life."""
-
-    def tell(self, data: Any, key: Any) -> Receipt:
-        """Deliver to the actor."""
-
-    async def ask(self, data: Any, timeout: float | None) -> Any:
-        """Deliver to the actor and wait for its reply."""
-
-    async def stop(self) -> None:
-        """Stop the actor."""
 
 
 class ActorRef:
@@ -37,11 +21,11 @@ class ActorRef:
         name: The actor's name.
     """
 
-    __slots__ = ("__weakref__", "_actor", "name")
+    __slots__ = ("__weakref__", "_sub", "name")
 
-    def __init__(self, actor: Reachable, name: str) -> None:
-        self._actor = actor
-        self.name = name
+    def __init__(self, sub: Subscription) -> None:
+        self._sub = sub
+        self.name = sub.name
 
     def __repr__(self) -> str:
         """Show name and state."""
@@ -50,7 +34,7 @@ class ActorRef:
     @property
     def state(self) -> ActorState:
         """Where the actor is in its life; ``stopped`` once it is gone."""
-        return self._actor.state
+        return self._sub.state
 
     def tell(self, data: Any = None, *, key: Any = None) -> Receipt:
         """Send the actor an event of its own, on the topic ``$bus:tell:<name>``.
@@ -66,7 +50,7 @@ class ActorRef:
             BusNotRunningError: There is no running loop.
             BusClosedError: The bus is closed.
         """
-        return self._actor.tell(data, key)
+        return self._sub.bus.tell(self._sub, data, key)
 
     async def ask(self, data: Any = None, timeout: float | None = 5.0) -> Any:
         """Send the actor an event and wait for what its handler returns.
@@ -84,14 +68,14 @@ class ActorRef:
             AskTimeoutError: No reply in time; the delivery stays.
             DeadlockError: The actor waits for the caller.
         """
-        return await self._actor.ask(data, timeout)
+        return await self._sub.bus.face._ask_actor(self._sub, data, timeout)
 
     async def stop(self) -> None:
         """Finish the delivery in hand, make dead letters of the rest (``stopped``), and end.
 
         Called in a handler of the actor itself it does not wait for that handler.
         """
-        await self._actor.stop()
+        await self._sub.life.stop("stopped")
 
 
 class Actor:

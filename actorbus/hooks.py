@@ -91,7 +91,12 @@ class Hooks:
 
     def _employ(self, instance: Actor) -> None:
         self._present = instance
-        self._staff.call = self._staff.sub.handler = instance.receive
+
+    @property
+    def receive(self) -> Any:
+        """The handler of the instance there is, bound when it is asked for; None between two."""
+        instance = self._first if self._present is None else self._present
+        return None if instance is None else instance.receive
 
     async def end(self, error: BaseException | None, event: Event | None, why: str) -> None:
         """End the present instance; tell it, or the one that did not start, what has failed.

@@ -86,6 +86,11 @@ class Life(Staff):
         self._probes = 0
         self._probe: asyncio.TimerHandle | None = None
 
+    def _hire(self) -> None:
+        if self.hooks is not None:  # not before: a bound method is one more object to collect
+            self.call = self.sub.handler = self.hooks.receive
+        super()._hire()
+
     # -- states -----------------------------------------------------------------------------------
 
     def become(self, state: ActorState) -> None:
@@ -274,9 +279,7 @@ class Life(Staff):
         self._probes += 1
 
     async def _begin_probe(self) -> None:
-        if self.state is not ActorState.SUSPENDED or self.probing:
-            return
-        if not await self._build():
+        if self.state is not ActorState.SUSPENDED or self.probing or not await self._build():
             return
         if self.sub.suspended:
             self.probing = True

@@ -25,10 +25,12 @@ from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import Tap, parse_patterns
 from actorbus.topic import Pattern
-from actorbus.words import ActorState, DeadReason
+from actorbus.words import DeadReason
 from actorbus.workplace import Host
 
 LABELS = 1000  # subscriptions exported under their own name
+
+_OPTIONS = frozenset(SubscribeOptions.__annotations__)
 
 
 class Owner(Host, Bus, Exchange, Protocol):
@@ -39,9 +41,6 @@ class Owner(Host, Bus, Exchange, Protocol):
 
     def begin(self, life: Life) -> None:
         """Start an actor."""
-
-    def tell(self, sub: Subscription, data: Any, key: Any) -> Receipt:
-        """Deliver to one subscription alone."""
 
 
 class Registry:
@@ -119,7 +118,7 @@ class Registry:
         checked = check_options(given, signature)
         name = self._name(given.get("name"), type(first))
         sub = Subscription(
-            self._owner, name, parsed, first.receive, checked, signature, next(self._numbers)
+            self._owner, name, parsed, type(first).receive, checked, signature, next(self._numbers)
         )
         life = Life(sub, self._owner, parent, factory, first)
         self._enter(sub, life, parent)
@@ -213,7 +212,7 @@ class Registry:
         """Return the one reference to an actor."""
         life = cast("Life", sub.life)
         if life.ref is None:
-            life.ref = ActorRef(_Reach(self, sub), sub.name)
+            life.ref = ActorRef(sub)
         return life.ref
 
     def own_route(self, sub: Subscription) -> Route:
@@ -245,7 +244,7 @@ class Registry:
             for sub in (self.live.values() if one is None else self.routes.candidates(one))
             if isinstance(sub, Subscription)
             and set(sub.patterns) == wanted
-            and same_handler(sub.handler, handler)
+            and same_handler(_handler(sub), handler)
         ]
         for sub in found:
             sub.unsubscribe()
@@ -322,29 +321,6 @@ class Registry:
         return copied(subs, self.taps, self._labels, self._sums)
 
 
-class _Reach:
-    """How a reference reaches its actor."""
-
-    __slots__ = ("_registry", "_sub")
-
-    def __init__(self, registry: Registry, sub: Subscription) -> None:
-        self._registry = registry
-        self._sub = sub
-
-    @property
-    def state(self) -> ActorState:
-        return self._sub.state
-
-    def tell(self, data: Any, key: Any) -> Receipt:
-        return self._registry._owner.tell(self._sub, data, key)
-
-    async def ask(self, data: Any, timeout: float | None) -> Any:
-        return await self._registry._owner.face._ask_actor(self._sub, data, timeout)
-
-    async def stop(self) -> None:
-        await cast("Life", self._sub.life).stop("stopped")
-
-
 def _one_or_more(patterns: Any) -> tuple[Pattern, ...]:
     parsed = parse_patterns(patterns)
     if not parsed:
@@ -354,12 +330,14 @@ def _one_or_more(patterns: Any) -> tuple[Pattern, ...]:
 
 def _class_options(instance: Actor) -> Mapping[str, Any]:
     """Return the options a class sets by attributes of the same name."""
-    kind = type(instance)
-    return {
-        option: getattr(instance, option)
-        for option in SubscribeOptions.__annotations__
-        if hasattr(kind, option)
-    }
+    *kinds, _ = type(instance).__mro__
+    options = {option for kind in kinds for option in _OPTIONS.intersection(vars(kind))}
+    return {option: getattr(instance, option) for option in options}
+
+
+def _handler(sub: Subscription) -> Any:
+    hooks = cast("Life", sub.life).hooks
+    return sub.handler if hooks is None else hooks.receive
 
 
 def _numbered(name: str, number: int) -> str:

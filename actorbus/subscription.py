@@ -32,6 +32,7 @@ class Bus(Exchange, Protocol):
     """What a subscription needs to know of its bus."""
 
     backlog: Backlog
+    face: Any  # the `EventBus`
 
     def book(self) -> None:
         """Bring the books up to what was published."""
@@ -41,6 +42,9 @@ class Bus(Exchange, Protocol):
 
     def end(self, subscription: Subscription) -> int:
         """Route nothing more to a subscription; what it has admitted is still handled."""
+
+    def tell(self, sub: Subscription, data: Any, key: Any) -> Receipt:
+        """Deliver to one subscription alone."""
 
 
 class Life(Protocol):
@@ -68,6 +72,9 @@ class Life(Protocol):
 
     def discard(self, reason: DeadReason) -> None:
         """Give up everything that is not in hand."""
+
+    async def stop(self, why: str) -> None:
+        """Finish what is in hand, give up the rest, end."""
 
 
 class Over:

@@ -838,3 +838,28 @@ async def test_actors_are_handled_one_at_a_time_in_order(bus: EventBus) -> None:
     await bus.settle()
     assert order == list(range(20))
     assert not bus.dead_letters
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_an_actor_is_unsubscribed_by_its_receive_before_any_mail(started: bool) -> None:
+    """The bound method of its instance is its handler, whether or not it has started or worked."""
+    bus = EventBus("unsubscribe")
+    if started:
+        await bus.start()
+    made: list[Actor] = []
+
+    class Idle(Actor):
+        patterns = ("idle:*",)
+
+        def __init__(self) -> None:
+            made.append(self)
+
+        async def receive(self, event: Event) -> None:
+            """Handle nothing."""
+
+    bus.spawn(Idle, name="one")
+    bus.spawn(Idle, name="two")
+    assert bus.unsubscribe("idle:*", made[1].receive) == 1
+    assert bus.actor("one") is not None
+    assert bus.actor("two") is None
+    await bus.close()

@@ -209,10 +209,10 @@ async def test_history_keeps_no_handler_of_an_ended_subscription(
     sub = bus.subscribe("t", plugin.on, on_failure=plugin.directive, **keyed)
     ref = bus.spawn(factory)
     await bus.settle()
-    made = bus._registry.live[ref.name].handler.__self__
-    assert isinstance(made, Quiet)
     for number in range(3):
         await bus.publish("t", number).settled()
+    made = bus._registry.live[ref.name].handler.__self__
+    assert isinstance(made, Quiet)
     held = [weakref.ref(each) for each in (plugin, factory, made)]
     sub.unsubscribe()
     await sub.ended()
