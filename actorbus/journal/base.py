@@ -9,13 +9,15 @@ Guarantees an implementation gives:
 
 * **All or nothing.** `Journal.commit` takes a list of operations, does them in order in one
   transaction, and returns only when they are durable. If it raises, none of them has happened, and
-  none will: what is unclear after a failed commit (a write error, say) is cleared up before.
+  none will: what is unclear after a failed commit (a write error, say) is cleared up before. If
+  not even that is possible, the error says so, and every call fails until it is.
 * **Order.** Events get increasing sequence numbers in the order of their `Append`; a number is
   never given twice, not even after pruning.
 * **Once.** Of two entries that ask for it (`Entry.once`) with one id inside the window only the
   first is kept; the second gets its number and is told so.
 * **Nothing needed is removed.** An event behind the oldest cursor stays. If there is no room for
-  another one, `commit` raises `JournalFullError`; it works again when there is.
+  another one, `commit` raises `JournalFullError`; it works again when there is. At its own limit a
+  journal still takes commits without an `Append`: what settles, buries or exhumes makes room.
 * **Damage is seen.** What comes out is what went in, or it is marked as damaged; never something
   else. Damage that may have swallowed committed operations raises `JournalCorruptError` at `open`.
 * **One owner.** Between `open` and `close` every other opener gets a `JournalLockedError`, in this
@@ -82,6 +84,7 @@ class Grave(msgspec.Struct, frozen=True, gc=False):
         died_at: Unix seconds.
         detail: The encoded rest: the error's text and type, the traceback, the attempts.
         seq: The number of the event in the journal; 0 if it has none.
+        sound: Whether it is what was buried; otherwise what could be read of it.
     """
 
     id: str
@@ -91,6 +94,7 @@ class Grave(msgspec.Struct, frozen=True, gc=False):
     died_at: float
     detail: bytes = b""
     seq: int = 0
+    sound: bool = True
 
 
 # -- operations: what a commit consists of --------------------------------------------------------
@@ -121,7 +125,8 @@ class Join(msgspec.Struct, frozen=True, gc=False):
 class Settle(msgspec.Struct, frozen=True, gc=False):
     """Note what a durable subscription has settled. The result is None.
 
-    Settling what is settled already changes nothing; a cursor never goes back.
+    Settling what is settled already changes nothing; a cursor never goes back, nor beyond the last
+    event. Of a durable subscription that does not exist nothing is noted.
 
     Attributes:
         durable: Its name.
@@ -137,7 +142,8 @@ class Settle(msgspec.Struct, frozen=True, gc=False):
 class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Note that a delivery is about to be attempted; settling it removes the note.
 
-    The result is the number of attempts noted, this one included.
+    The result is the number of attempts noted, this one included; 0, and nothing is noted, if the
+    delivery is settled already, or if there is no such event or durable subscription.
     """
 
     durable: str
@@ -145,7 +151,10 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bury(msgspec.Struct, frozen=True, gc=False):
-    """Keep a dead letter. The result is None."""
+    """Keep a dead letter, if there is none of its id. The result is None.
+
+    It is kept until it is exhumed, whatever its age.
+    """
 
     grave: Grave
 
@@ -195,7 +204,8 @@ class Standing(msgspec.Struct, frozen=True):
         ahead: Numbers beyond the cursor that are settled, too.
         attempts: Attempts noted, by number of the event; only of what is not settled.
         suspects: How many of the first unsettled deliveries may have been running when the journal
-            was last left without `close`, by the window it had then; 0 after a clean end.
+            was last left without `close`, by the window it had then; 0 after a clean end. It is
+            the same for every `Join` until `close`, and lasts longer if nobody joins.
         created: Whether it is new.
     """
 
@@ -297,11 +307,12 @@ class Journal(Protocol):
         """Return the first wanted records behind a number, at most `limit`.
 
         A page may hold fewer, or none, and not be the end: a call looks at a bounded number of
-        events.
+        events. A damaged one is returned whether it is wanted or not, for its topic may be what is
+        damaged; so is a number whose event cannot be found, with an empty entry.
         """
 
     def recent(
-        self, limit: int, wants: Wants, *, since: float = 0.0, behind: int = 0
+        self, limit: int, wants: Wants, *, since: float = 0.0, behind: int = 0, before: int = 0
     ) -> list[Record]:
         """Return the last wanted records, at most `limit`, oldest first.
 
@@ -310,10 +321,16 @@ class Journal(Protocol):
             wants: Which topics.
             since: Only those from this Unix time on.
             behind: Only those behind this number.
+            before: Only those before this number; 0 for no limit. With `behind` it bounds what one
+                call looks at: a call holds up commits while it looks.
         """
 
     def dead(self, after: str = "", limit: int = 1000) -> list[Grave]:
-        """Return dead letters in order of burial, those behind the one with the id `after`."""
+        """Return dead letters in order of burial, those behind the one with the id `after`.
+
+        All of them, if there is none of that id: so a caller may exhume what it has been given, and
+        ask for the next ones.
+        """
 
     def prune(self, now: float) -> bool:
         """Remove some of what is past retention and needed by nobody; return whether there is more.
