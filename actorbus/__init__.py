@@ -18,6 +18,7 @@ The way of one event, and the map of the house (a file may import those above it
     words       words  topic  event  frames  literal  reproduce  ledger
     rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadline
                 deadlock  hand  handler  home  threads  outside  storm  watch
+                journal.base
     engine      receipt       what publish returns, and waiting for it
                 backlog       a burst on one topic, on its way to the mailboxes
                 admission     a full mailbox: the line, the stall, the overflow policies
@@ -39,6 +40,7 @@ The way of one event, and the map of the house (a file may import those above it
                 asking explain closing running
                 looking listening lifecycle plain bus    what users hold
     wing        metrics
+                journal       where a durable bus keeps its events: memory, sqlite
     doors       streams  testing  cli
 """
 

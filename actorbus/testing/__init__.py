@@ -34,6 +34,9 @@ the marks ``actorbus`` and ``virtual_time``. Nothing here is needed in productio
     guard         what a test must not leave behind
     clock         which tests run on a virtual loop, whatever plugin runs them
     plugin        pytest's fixtures, marks and hooks
+
+    journal_model     what a journal should do, and a machine that compares one with it
+    journal_contract  the suite any journal must pass
 """
 
 from __future__ import annotations
