@@ -1,0 +1,128 @@
+"""The lock beside a journal file: one owner, in this process or another.
+
+SQLite's own lock is not enough: POSIX drops it as soon as anything in the process closes any
+descriptor of the file (a backup, a hash, a viewer), and then a second process may write. So the
+owner holds an ``flock`` on a file beside the journal, which goes with the process however it ends.
+The file stays where it is: removing it would let two openers lock two files of one name.
+
+The file tells who owns it, and how durable what it wrote last is meant to be.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from actorbus.errors import JournalLockedError
+from actorbus.journal.place import open_private
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _seize(handle: int) -> None:
+        os.lseek(handle, 1 << 30, os.SEEK_SET)  # far behind the text, which others may read
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _seize(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class _Kept(msgspec.Struct, gc=False):
+    """Keeps an object for ever: a cycle that no collector sees."""
+
+    what: object
+
+
+class Ownership:
+    """The lock of one journal file, held from its making to `release`.
+
+    Args:
+        journal: The file it is for.
+
+    Attributes:
+        before: What the last owner promised; empty if there was none.
+
+    Raises:
+        JournalLockedError: Somebody else has it.
+        OSError: The lock's file cannot be opened.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.path = lock_path(journal)
+        self._pid = os.getpid()
+        self._dangers: list[object] = []
+        self._handle = open_private(self.path, os.O_RDWR | os.O_CREAT)
+        try:
+            _seize(self._handle)
+        except OSError as error:
+            owner = self._read()
+            os.close(self._handle)
+            raise JournalLockedError(_taken(owner)) from error
+        self.before = (self._read()[1:] or [""])[0]
+        self.declare(self.before)
+        _HELD.add(self)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process is the one that took it; a forked child is not."""
+        return self._pid == os.getpid()
+
+    def declare(self, durability: str) -> None:
+        """Say what the owner promises from now on, and who it is."""
+        self._write(f"{self._pid} {durability}\n")
+
+    def guard(self, danger: object) -> None:
+        """Let a forked child never release an object: closing would write where the owner does."""
+        self._dangers.append(danger)
+
+    def release(self) -> None:
+        """Give it up."""
+        _HELD.discard(self)
+        if self.is_ours:
+            os.close(self._handle)
+
+    def _read(self) -> list[str]:
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        return os.read(self._handle, 64).decode("ascii", "replace").split()
+
+    def _write(self, text: str) -> None:
+        os.ftruncate(self._handle, 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        os.write(self._handle, text.encode())
+
+    def disown(self) -> None:
+        """Leave it to the parent: without this, its lock would last as long as the child."""
+        os.close(self._handle)
+        if self._dangers:
+            kept = _Kept(None)
+            kept.what = [kept, self._dangers]
+
+
+_HELD: set[Ownership] = set()
+
+
+def _disown_all() -> None:
+    for ownership in tuple(_HELD):
+        ownership.disown()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
+
+
+def lock_path(journal: Path) -> Path:
+    """Return where the lock of a journal file is."""
+    return journal.with_name(f"{journal.name}.lock")
+
+
+def _taken(owner: list[str]) -> str:
+    who = f"process {owner[0]}" if owner else "another process"
+    if owner[:1] == [str(os.getpid())]:
+        who = f"this process ({owner[0]})"
+    return f"it is open in {who}: close it there first, or name another file"

@@ -1,0 +1,226 @@
+"""Rows as records: reading a journal file, with an eye on every row.
+
+A row whose checksum is wrong is never skipped, not even where its topic is not wanted: the topic
+may be what is damaged. A number without a row is a record, too, for numbers have no gaps.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any, TypeVar
+
+from actorbus.errors import JournalCorruptError
+from actorbus.journal.base import Entry, Grave, Page, Record, Status, Wants
+from actorbus.journal.head import Head
+from actorbus.journal.schema import Row, decode, seal, seal_row
+from actorbus.journal.writing import Durable
+
+T = TypeVar("T")
+
+LOOK = 4_096
+"""Events one page looks at, at most."""
+PAGE_BYTES = 1 << 23
+"""Bytes of bodies after which a page ends."""
+_GRAVES = 256
+"""Dead letters looked at in one piece."""
+_DAMAGE = (TypeError, ValueError, struct.error)
+"""What reading a damaged column may raise."""
+_FORWARD = "SELECT * FROM event WHERE seq > ? ORDER BY seq"
+_BACKWARD = """
+SELECT seq, topic FROM event WHERE seq > ? AND seq < ? AND time >= ? ORDER BY seq DESC"""
+_BURIED = """
+SELECT * FROM dead WHERE number > ifnull((SELECT number FROM dead WHERE id = ?), 0)
+ORDER BY number LIMIT ?"""
+
+
+def read(connection: sqlite3.Connection, head: Head, after: int, limit: int, wants: Wants) -> Page:
+    """Return a page of the log; see `actorbus.journal.base.Journal.read`."""
+    upto = max(after, head.pruned)
+    stop = min(upto + LOOK, head.last)
+    records: list[Record] = []
+    size = 0
+    wanted: dict[str, bool] = {}
+    with closing(connection.execute(_FORWARD, (upto,))) as rows:
+        for record in _gapless(rows, upto, stop):
+            if len(records) == limit or size > PAGE_BYTES:
+                break
+            upto, topic = record.seq, record.entry.topic
+            if topic not in wanted:
+                wanted[topic] = wants(topic)
+            if wanted[topic] or not record.sound:
+                records.append(record)
+                size += len(record.entry.body)
+    return Page(records, upto, end=upto >= head.last)
+
+
+def recent(
+    connection: sqlite3.Connection, limit: int, wants: Wants, since: float, behind: int, before: int
+) -> list[Record]:
+    """Return the last wanted records; see `actorbus.journal.base.Journal.recent`."""
+    numbers: list[int] = []
+    with closing(connection.execute(_BACKWARD, (behind, before, since))) as rows:
+        for seq, topic in rows:
+            if len(numbers) == limit:
+                break
+            if wants(_text(topic)):
+                numbers.append(seq)
+    one = "SELECT * FROM event WHERE seq = ?"
+    return [_record(connection.execute(one, (seq,)).fetchone()) for seq in reversed(numbers)]
+
+
+def dead(connection: sqlite3.Connection, after: bytes, limit: int) -> list[Grave]:
+    """Return dead letters; see `actorbus.journal.base.Journal.dead`."""
+    return [_grave(row) for row in connection.execute(_BURIED, (after, limit))]
+
+
+def verify(connection: sqlite3.Connection, head: Head) -> Iterator[tuple[int, int, str | None]]:
+    """Look at everything; see `actorbus.journal.base.Journal.verify`."""
+    ask = connection.execute
+    looked, total = 0, head.last - head.pruned + head.dead + 1
+    for (line,) in ask("PRAGMA integrity_check(10)").fetchall():
+        if line != b"ok":
+            yield looked, total, _text(line)
+    check_notes(connection)
+    looked += 1
+    yield looked, total, None
+    upto = head.pruned
+    while upto < head.last:
+        page = read(connection, head, upto, LOOK, lambda _: False)
+        for record in page.records:
+            yield looked, total, f"event {record.seq} is damaged"
+        looked += page.upto - upto
+        upto = page.upto
+        yield looked, total, None
+    number = 0
+    while rows := ask(
+        "SELECT * FROM dead WHERE number > ? ORDER BY number LIMIT ?", (number, _GRAVES)
+    ).fetchall():
+        for row in rows:
+            if not _grave(row).sound:
+                yield looked, total, f"dead letter {row[0]} is damaged"
+        looked, number = looked + len(rows), rows[-1][0]
+        yield looked, total, None
+
+
+def status(connection: sqlite3.Connection, head: Head, size: int, limit: int) -> Status:
+    """Return a journal's figures, without counting anything."""
+    ask = connection.execute
+    events = head.last - head.pruned
+    oldest = ask("SELECT time FROM event WHERE seq = ?", (head.pruned + 1,)).fetchone()
+    return Status(
+        events=events,
+        first=head.pruned + 1 if events else 0,
+        last=head.last,
+        bytes=size,
+        limit=limit,
+        dead=head.dead,
+        cursors={_text(name): cursor for name, cursor in ask("SELECT name, cursor FROM durable")},
+        oldest=_as(float, oldest and oldest[0]),
+    )
+
+
+def check(connection: sqlite3.Connection, *, whole: bool) -> None:
+    """Check the pages of the small tables, or of all, and what is noted in them.
+
+    Raises:
+        JournalCorruptError: Something is damaged.
+    """
+    for table in ("",) if whole else ("(durable)", "(ahead)", "(log)"):
+        ((line,), *_) = connection.execute(f"PRAGMA quick_check{table}").fetchall()
+        if line != b"ok":
+            raise JournalCorruptError(f"it is damaged ({_text(line)}): restore it from a backup")
+    check_notes(connection)
+
+
+def check_notes(connection: sqlite3.Connection) -> None:
+    """Check what is noted of the durable subscriptions, every row of it.
+
+    Raises:
+        JournalCorruptError: Something is damaged: to go on would skip or repeat events.
+    """
+    for row in connection.execute("SELECT * FROM durable"):
+        Durable.of(row)
+    for durable, seq, crc in connection.execute("SELECT * FROM ahead"):
+        if seal_row(durable, seq) != crc:
+            raise JournalCorruptError(
+                "what is noted as settled is damaged: restore the file from a backup"
+            )
+
+
+def _gapless(rows: Iterable[Row], after: int, stop: int) -> Iterator[Record]:
+    """Yield a record for each number up to `stop`, in order, whatever the rows are."""
+    expected = after + 1
+    for row in rows:
+        if expected > stop:
+            return
+        record = _record(row)
+        if record.seq == expected:
+            yield record
+        elif record.sound and record.seq > expected:
+            yield from map(_missing, range(expected, min(record.seq, stop + 1)))
+            if record.seq <= stop:
+                yield record
+        else:
+            continue  # its number is what is damaged
+        expected = record.seq + 1
+    yield from map(_missing, range(expected, stop + 1))
+
+
+def _missing(seq: int) -> Record:
+    return Record(seq, Entry("", "", 0.0, b""), sound=False)
+
+
+def _record(row: Row) -> Record:
+    seq, crc, time, codec, once, ident, topic, meta, body = row
+    try:
+        if seal(seq, time, codec, once, ident, topic, meta, body) == crc:
+            entry = Entry(decode(ident), decode(topic), time, body, meta, codec, once == 1)
+            return Record(seq, entry)
+    except _DAMAGE:
+        pass
+    return Record(seq, _remains(*row[2:]), sound=False)
+
+
+def _grave(row: tuple[Any, ...]) -> Grave:
+    """Return a dead letter; the event's columns are those of `_remains`."""
+    _, ident, subscription, reason, died_at, detail, seq, *event, crc = row
+    return Grave(
+        id=_text(ident),
+        subscription=_text(subscription),
+        reason=_text(reason),
+        entry=_remains(*event),
+        died_at=_as(float, died_at),
+        detail=_as(bytes, detail),
+        seq=_as(int, seq),
+        sound=seal_row(*row[:-1]) == crc,
+    )
+
+
+def _remains(*columns: object) -> Entry:
+    """Return what can be read of an entry."""
+    time, codec, once, ident, topic, meta, body = columns
+    return Entry(
+        id=_text(ident),
+        topic=_text(topic),
+        time=_as(float, time),
+        body=_as(bytes, body),
+        meta=_as(bytes, meta),
+        codec=_as(int, codec),
+        once=once == 1,
+    )
+
+
+def _as(kind: type[T], value: object) -> T:
+    """Return a value of damaged type as an empty one of the right type."""
+    return value if isinstance(value, kind) else kind()
+
+
+def _text(raw: object) -> str:
+    """Return text, whatever has become of it."""
+    try:
+        return decode(_as(bytes, raw))
+    except UnicodeDecodeError:
+        return _as(bytes, raw).decode("utf-8", "backslashreplace")

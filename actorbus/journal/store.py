@@ -1,0 +1,189 @@
+"""Store: the one connection to a journal file, and the transactions on it.
+
+Invariant: `Store.head` is what the file holds. A transaction gets a copy to work on; it counts when
+COMMIT has returned.
+
+After an error that leaves open what is on the disk (a failed sync, say) the answer is looked up:
+the file is closed, opened again, and written through to the end, for what a failed sync has lost no
+later one brings back. Source: "fsyncgate" (PostgreSQL, 2018).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import msgspec
+
+from actorbus.errors import JournalError
+from actorbus.journal import schema
+from actorbus.journal.head import Head, find
+from actorbus.journal.trouble import is_unclear
+
+T = TypeVar("T")
+Action = Callable[[sqlite3.Connection, Head], T]
+"""What a transaction does; the head is its own copy."""
+
+_MIB = 1 << 20
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """How the room a journal may take is shared out.
+
+    Attributes:
+        ballast: Bytes of the ballast.
+        log: Bytes after which the write-ahead file is written back; it may be twice as long.
+        pages: Pages of the file that events may fill.
+        reserve: Pages beyond, for what makes room: settling, burying, pruning.
+    """
+
+    ballast: int
+    log: int
+    pages: int
+    reserve: int
+
+    @classmethod
+    def of(cls, max_bytes: int) -> Sizes:
+        """Share `max_bytes` out."""
+        log = min(4 * _MIB, max_bytes // 16)
+        ballast = log * 5 // 2
+        pages = (max_bytes - ballast - 2 * log) // schema.PAGE
+        return cls(ballast, log, pages - pages // 16, pages // 16)
+
+
+class Store:
+    """A journal file that is open.
+
+    Args:
+        connect: Makes a connection.
+        durability: What a commit survives.
+        window: Seconds an id is remembered.
+        sizes: The room there is.
+
+    Attributes:
+        head: What the file holds.
+    """
+
+    head: Head
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        durability: str,
+        window: float,
+        sizes: Sizes,
+    ) -> None:
+        self._connect = connect
+        self._durability = durability
+        self._window = window
+        self._sizes = sizes
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection; a new one, if the last had to be given up.
+
+        Raises:
+            sqlite3.Error, JournalError: It cannot be opened.
+        """
+        if self._connection is None:
+            self.open()
+        assert self._connection is not None  # noqa: S101 - open has made it, told to mypy
+        return self._connection
+
+    def open(self) -> None:
+        """Connect, make the tables if there are none, and find the head.
+
+        Raises:
+            sqlite3.Error, JournalError: It cannot be opened.
+        """
+        self._connection = connection = self._connect()
+        try:
+            schema.prepare(connection, self._durability)
+            ask = connection.execute
+            ask(f"PRAGMA wal_autocheckpoint={self._sizes.log // schema.PAGE}")
+            ask(f"PRAGMA journal_size_limit={self._sizes.log}")
+            self._allow(self._sizes.pages)
+            if not schema.identify(connection):
+                schema.create(connection)
+            self.head = find(connection, self._window)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let the file go; what has been committed is written back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def run(self, action: Action[T]) -> T:
+        """Do something in a transaction, and return its result when it is durable.
+
+        Raises:
+            sqlite3.Error: It has not happened.
+            JournalError: It cannot even be said whether it has.
+        """
+        connection, head = self.connection, self.head.copy()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = action(connection, head)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._undo(connection) and not is_unclear(error):
+                raise
+            if not self._has_happened(head, error):
+                raise
+            return result
+        except BaseException:
+            if not self._undo(connection):
+                self.close()
+            raise
+        self.head = head
+        return result
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Allow what makes room to fill the file a little further."""
+        self._allow(self._sizes.pages + self._sizes.reserve)
+        try:
+            yield
+        finally:
+            if self._connection is not None:
+                self._allow(self._sizes.pages)
+
+    def is_crowded(self) -> bool:
+        """Return whether events fill so much of their room that the oldest should go."""
+        (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        return bool(pages - free > self._sizes.pages * 7 // 8)
+
+    def _allow(self, pages: int) -> None:
+        self.connection.execute(f"PRAGMA max_page_count={pages}").fetchone()
+
+    def _undo(self, connection: sqlite3.Connection) -> bool:
+        """Roll back if SQLite has not; return whether that went well."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _has_happened(self, head: Head, error: sqlite3.Error) -> bool:
+        """Look up whether a transaction that ended with an error has happened all the same."""
+        before = self.head
+        self.close()
+        try:
+            self.open()
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except (sqlite3.Error, JournalError) as again:
+            self.close()
+            raise JournalError(
+                f"{error}; whether the last commit has happened is not known before the file can "
+                f"be opened again ({again}): see to its disk"
+            ) from again
+        return self.head.is_at(head) and not before.is_at(head)

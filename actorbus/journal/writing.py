@@ -1,0 +1,251 @@
+"""Operations as statements: what one commit of a journal writes.
+
+Numbers are given here, not by SQLite: the file has one owner, so the next one is known. All events
+of a commit go in as one statement over many rows, at its end; nothing else reads them before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from actorbus.errors import JournalCorruptError
+from actorbus.journal.base import (
+    Append,
+    Appended,
+    Attempt,
+    Bury,
+    Entry,
+    Exhume,
+    Grave,
+    Join,
+    Leave,
+    Operation,
+    Result,
+    Settle,
+    Standing,
+)
+from actorbus.journal.head import Head
+from actorbus.journal.schema import Row, encode, seal, seal_row
+
+_LOOKUP = 64
+"""Ids asked for in one statement; always as many, so that SQLite compiles it once."""
+_SEEN = f"SELECT id, seq, at, crc FROM seen WHERE id IN ({','.join('?' * _LOOKUP)})"  # noqa: S608 - no text of anybody's
+_SETTLED = """
+SELECT EXISTS(SELECT 1 FROM ahead WHERE durable = ?1 AND seq = ?2),
+    (SELECT count FROM attempt WHERE durable = ?1 AND seq = ?2)"""
+
+
+class Durable(msgspec.Struct, frozen=True):
+    """A row of the table of that name."""
+
+    number: int
+    name: bytes
+    patterns: bytes
+    cursor: int
+    window: int
+    joined: int = 1
+    suspects: int = 0
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        """Its columns, sealed."""
+        columns = msgspec.structs.astuple(self)
+        return (*columns, seal_row(*columns))
+
+    @staticmethod
+    def of(row: tuple[object, ...]) -> Durable:
+        """Return what a row says.
+
+        Raises:
+            JournalCorruptError: It is damaged.
+        """
+        if seal_row(*row[:-1]) != row[-1]:
+            raise JournalCorruptError(
+                f"what is noted of the durable subscription {row[1]!r} is damaged: restore the "
+                "file from a backup"
+            )
+        return Durable(*row[:-1])  # type: ignore[arg-type] # the checksum vouches for the types
+
+
+class Writing:
+    """One commit.
+
+    Args:
+        connection: Inside a transaction.
+        head: A copy that is this commit's own; afterwards as it is after the commit.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, head: Head) -> None:
+        self._connection = connection
+        self._ask = connection.execute
+        self._all = connection.executemany
+        self._head = head
+        self._rows: list[Row] = []
+        self._known: dict[bytes, tuple[int, float]] = {}
+        self._fresh: list[bytes] = []
+
+    def do(self, operations: Sequence[Operation]) -> list[Result]:
+        """Do all of it, in order; return the results."""
+        self._look_up([op.entry.id for op in operations if type(op) is Append and op.entry.once])
+        append, others = self._append, self._OTHERS
+        results: list[Result] = [
+            append(op.entry) if type(op) is Append else others[type(op)](self, op)
+            for op in operations
+        ]
+        if self._rows:
+            self._all("INSERT INTO event VALUES(?,?,?,?,?,?,?,?,?)", self._rows)
+        if self._fresh:
+            self._remember()
+        if len(self._rows) < len(operations):
+            self._head.write(self._ask)
+        return results
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _append(self, entry: Entry) -> Appended:
+        if entry.once:
+            return self._append_once(entry)
+        return self._keep(entry, encode(entry.id))
+
+    def _keep(self, entry: Entry, ident: bytes) -> Appended:
+        head = self._head
+        head.last = seq = head.last + 1
+        time, codec, once, topic = entry.time + 0.0, entry.codec, +entry.once, encode(entry.topic)
+        meta, body = entry.meta, entry.body
+        crc = seal(seq, time, codec, once, ident, topic, meta, body)
+        self._rows.append((seq, crc, time, codec, once, ident, topic, meta, body))
+        return Appended(seq)
+
+    def _append_once(self, entry: Entry) -> Appended:
+        ident, clock = encode(entry.id), self._head.clock
+        today = clock.at(entry.time)
+        seq, seen = self._known.get(ident, (0, float("-inf")))
+        if seen > today - clock.window:
+            return Appended(seq, duplicate=True)
+        self._known[ident] = self._head.last + 1, today
+        self._fresh.append(ident)
+        return self._keep(entry, ident)
+
+    def _look_up(self, ids: list[str]) -> None:
+        """Find what is remembered of the ids, many in one statement."""
+        for start in range(0, len(ids), _LOOKUP):
+            some = [encode(ident) for ident in ids[start : start + _LOOKUP]]
+            some += some[:1] * (_LOOKUP - len(some))
+            for ident, seq, at, crc in self._ask(_SEEN, some):
+                if seal_row(ident, seq, at) == crc:  # a damaged one is no promise
+                    self._known[ident] = seq, at
+
+    def _remember(self) -> None:
+        rows = ((ident, *self._known[ident]) for ident in self._fresh)
+        self._all(
+            "INSERT OR REPLACE INTO seen VALUES(?,?,?,?)", [(*row, seal_row(*row)) for row in rows]
+        )
+
+    # -- durable subscriptions --------------------------------------------------------------------
+
+    def _find(self, name: str) -> Durable | None:
+        row = self._ask("SELECT * FROM durable WHERE name = ?", (encode(name),)).fetchone()
+        return None if row is None else Durable.of(row)
+
+    def _store(self, durable: Durable) -> None:
+        self._ask("INSERT OR REPLACE INTO durable VALUES(?,?,?,?,?,?,?,?)", durable.row)
+
+    def _join(self, op: Join) -> Standing:
+        patterns = msgspec.json.encode(op.patterns)
+        old = self._find(op.durable)
+        if old is None:
+            (number,) = self._ask("SELECT 1 + ifnull(max(number), 0) FROM durable").fetchone()
+            new = Durable(number, encode(op.durable), patterns, self._head.last, op.window)
+        else:
+            new = msgspec.structs.replace(old, patterns=patterns, window=op.window, joined=1)
+        self._store(new)
+        own = (new.number,)
+        return Standing(
+            cursor=new.cursor,
+            ahead=frozenset(
+                seq for (seq,) in self._ask("SELECT seq FROM ahead WHERE durable = ?", own)
+            ),
+            attempts=dict(self._ask("SELECT seq, count FROM attempt WHERE durable = ?", own)),
+            suspects=new.suspects,
+            created=old is None,
+        )
+
+    def _settle(self, op: Settle) -> None:
+        old = self._find(op.durable)
+        if old is None:
+            return
+        number, cursor, last = old.number, min(op.cursor, self._head.last), self._head.last
+        if cursor > old.cursor:
+            self._store(msgspec.structs.replace(old, cursor=cursor))
+            self._ask("DELETE FROM ahead WHERE durable = ? AND seq <= ?", (number, cursor))
+            self._ask("DELETE FROM attempt WHERE durable = ? AND seq <= ?", (number, cursor))
+        behind = max(cursor, old.cursor)
+        ahead = [(number, seq) for seq in op.ahead if behind < seq <= last]
+        if ahead:
+            self._all("DELETE FROM attempt WHERE durable = ? AND seq = ?", ahead)
+            sealed = [(*key, seal_row(*key)) for key in ahead]
+            self._all("INSERT OR IGNORE INTO ahead VALUES(?,?,?)", sealed)
+
+    def _attempt(self, op: Attempt) -> int:
+        durable, seq = self._find(op.durable), op.seq
+        if durable is None or not durable.cursor < seq <= self._head.last:
+            return 0
+        settled, count = self._ask(_SETTLED, (durable.number, seq)).fetchone()
+        if settled:
+            return 0
+        noted: int = (count or 0) + 1
+        self._ask("INSERT OR REPLACE INTO attempt VALUES(?,?,?)", (durable.number, seq, noted))
+        return noted
+
+    def _leave(self, op: Leave) -> bool:
+        durable = self._find(op.durable)
+        if durable is None:
+            return False
+        own = (durable.number,)
+        self._ask("DELETE FROM durable WHERE number = ?", own)
+        self._ask("DELETE FROM ahead WHERE durable = ?", own)
+        self._ask("DELETE FROM attempt WHERE durable = ?", own)
+        return True
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def _bury(self, op: Bury) -> None:
+        grave = op.grave
+        (number,) = self._ask("SELECT 1 + ifnull(max(number), 0) FROM dead").fetchone()
+        row = (number, *grave_columns(grave))
+        before = self._connection.total_changes
+        self._ask(
+            "INSERT OR IGNORE INTO dead VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (*row, seal_row(*row)),
+        )
+        self._head.dead += self._connection.total_changes - before
+
+    def _exhume(self, op: Exhume) -> int:
+        before = self._connection.total_changes
+        self._all("DELETE FROM dead WHERE id = ?", [(encode(ident),) for ident in op.ids])
+        gone = self._connection.total_changes - before
+        self._head.dead -= gone
+        return gone
+
+    _OTHERS: ClassVar[dict[type[Operation], Callable[[Writing, Any], Result]]] = {
+        Join: _join,
+        Settle: _settle,
+        Attempt: _attempt,
+        Leave: _leave,
+        Bury: _bury,
+        Exhume: _exhume,
+    }
+
+
+def grave_columns(grave: Grave) -> tuple[object, ...]:
+    """Return a dead letter as columns, without its place in the order of burial."""
+    entry = grave.entry
+    return (
+        encode(grave.id), encode(grave.subscription), encode(grave.reason), grave.died_at + 0.0,
+        grave.detail, grave.seq, entry.time + 0.0, entry.codec, +entry.once, encode(entry.id),
+        encode(entry.topic), entry.meta, entry.body,
+    )  # fmt: skip
