@@ -19,7 +19,8 @@ The way of one event, and the map of the house (a file may import those above it
     rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadline
                 deadlock  hand  handler  home  threads  outside  storm  watch
                 journal.base
-    engine      receipt       what publish returns, and waiting for it
+    engine      encoding      an event as a journal keeps it
+                receipt       what publish returns, and waiting for it
                 backlog       a burst on one topic, on its way to the mailboxes
                 admission     a full mailbox: the line, the stall, the overflow policies
                 lot           what a worker takes out of its mailbox together
@@ -29,6 +30,10 @@ The way of one event, and the map of the house (a file may import those above it
                 staff         the workers of one actor, and what they hand back
                 actor hooks   a handler with state; its instances and what they do at start and stop
                 life          one actor from start to end: restart, suspension, stop
+                scribe        what a bus does, brought into its journal: many things in a commit
+                archive       dead letters and history in the journal
+                window        what a durable subscription has read and not settled
+                recorder      a publish with a journal, from the call to the commit
                 tap           streams and waits
                 supervisor    whose failure concerns whom
                 readings      everybody's books, copied for an exporter

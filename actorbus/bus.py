@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.asking import answer
+from actorbus.encoding import encoded
 from actorbus.engine import Engine
 from actorbus.errors import (
     BusClosedError,
@@ -27,6 +28,7 @@ from actorbus.errors import (
 )
 from actorbus.event import Event
 from actorbus.hand import in_hand
+from actorbus.journal.base import Journal
 from actorbus.lifecycle import Lifecycle
 from actorbus.listening import Listening
 from actorbus.looking import Looking
@@ -56,8 +58,10 @@ class EventBus(Lifecycle, Listening, Looking):
         threads: Threads at most for plain ``def`` handlers.
         histograms: Whether waits and durations are measured.
         copy: ``"deep"`` gives every handler a copy of its own; None passes payloads by reference.
-        journal: Not available in this version.
-        durability: Of the journal.
+        journal: Where events are kept so that they survive the process: a URL such as
+            ``sqlite:///events.db``, or a `Journal`. None keeps them in memory only.
+        durability: What a commit survives: ``"power"`` loss too, or the death of the ``"process"``,
+            which is faster.
         transport: Not available in this version.
 
     Raises:
@@ -77,7 +81,7 @@ class EventBus(Lifecycle, Listening, Looking):
         threads: int = 256,
         histograms: bool = True,
         copy: Literal["deep"] | None = None,
-        journal: None = None,
+        journal: str | Journal | None = None,
         durability: Literal["power", "process"] = "power",
         transport: None = None,
     ) -> None:
@@ -87,8 +91,8 @@ class EventBus(Lifecycle, Listening, Looking):
             raise ConfigurationError(f"copy must be None or 'deep', not {copy!r}")
         if durability not in ("power", "process"):
             raise ConfigurationError(f"durability must be 'power' or 'process', not {durability!r}")
-        if journal is not None or transport is not None:
-            raise ConfigurationError("this version has no journal and no transport")
+        if transport is not None:
+            raise ConfigurationError("this version has no transport")
         if not isinstance(histograms, bool):
             raise ConfigurationError(f"histograms must be True or False, not {histograms!r}")
         engine = Engine(
@@ -100,6 +104,8 @@ class EventBus(Lifecycle, Listening, Looking):
             threads=whole("threads", threads, at_least=1),
             histograms=histograms,
             copies=copy == "deep",
+            journal=_journal(journal),
+            durability=durability,
         )
         super().__init__(engine)
         self._registry = engine.registry
@@ -166,9 +172,12 @@ class EventBus(Lifecycle, Listening, Looking):
         if not isinstance(topic, str) or topic not in self._cache:
             check_topic(topic)
         event = engine.make_event(topic, data, key, headers, id, correlation_id, cause)
+        entry = None
+        if engine.recorder is not None:
+            event, entry = encoded(event, once=id is not None)
         if loop is None:
-            return engine.from_thread(event)
-        return engine.deliver(self._routes.route(topic), event)
+            return engine.from_thread(event, entry)
+        return engine.deliver(self._routes.route(topic), event, entry)
 
     def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
         """Make ready for a publish that is not the plain case; return None to go by thread."""
@@ -346,10 +355,12 @@ class EventBus(Lifecycle, Listening, Looking):
         route = self._routes.route(topic)
         if not route.shares and not any(each.answers for each in route.addressees):
             raise NoResponderError(topic)
-        event = self._engine.make_event(topic, data, key, headers, cause=cause)
+        event, entry = self._engine.make_event(topic, data, key, headers, cause=cause), None
+        if self._engine.recorder is not None:
+            event, entry = encoded(event)
         receipt = self._engine.receipt_for(route, event)
         receipt.watch = Watch(receipt, asking=True)
-        self._engine.dispatch(route, receipt)
+        self._engine.dispatch(route, receipt, entry)
         return await answer(receipt, timeout)
 
     async def _ask_actor(self, sub: Subscription, data: Any, timeout: float | None) -> Any:
@@ -357,6 +368,25 @@ class EventBus(Lifecycle, Listening, Looking):
             raise NoResponderError(f"$bus:tell:{sub.name}")
         event = self._event_for(f"$bus:tell:{sub.name}", data, None)
         return await answer(self._engine.hand_over(event, sub, asking=True), timeout)
+
+
+def _journal(given: str | Journal | None) -> Journal | None:
+    """Return the journal an option names.
+
+    Raises:
+        ConfigurationError: It names none.
+    """
+    if not isinstance(given, str):
+        if given is not None and not isinstance(given, Journal):
+            raise ConfigurationError(f"journal must be a URL or a Journal, not {given!r}")
+        return given
+    if not given.startswith("sqlite:"):
+        raise ConfigurationError(
+            f"journal must be a URL such as 'sqlite:///events.db', not {given!r}"
+        )
+    from actorbus.journal.sqlite import SqliteJournal  # loads sqlite3
+
+    return SqliteJournal.from_url(given)
 
 
 def _cause() -> Event | None:

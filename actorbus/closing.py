@@ -75,6 +75,9 @@ class Closable(Protocol):
     def clear_suspended(self, among: Iterable[Any]) -> None:
         """Give up the mail of suspended actors."""
 
+    def at_the_journal(self) -> list[str]:
+        """Return the names of those who wait for the journal, and its own if it is at work."""
+
     def stragglers(self, hand: Hand | None) -> tuple[str, ...]:
         """Return the names of those whose handlers have been abandoned and still run."""
 
@@ -82,7 +85,7 @@ class Closable(Protocol):
 async def until_idle(bus: Closable, hand: Hand | None = None) -> None:
     """Wait until nothing is pending, except in suspended actors and in the caller's own."""
     while True:
-        if busy_names(bus.busy, hand):
+        if busy_names(bus.busy, hand) or bus.at_the_journal():
             await hear(bus.idle_bells)
         elif not bus.catch_up():  # after the look: it may have found a handler's thread at its end
             return

@@ -146,6 +146,7 @@ class DeadLetters:
     Attributes:
         limit: Letters held at most.
         evicted: Letters let go because the store was full.
+        discarded: Told of the letters that a `discard` has forgotten.
 
     Raises:
         ConfigurationError: `limit` is not a whole number of at least 0.
@@ -153,7 +154,7 @@ class DeadLetters:
 
     __slots__ = (
         "_count", "_groups", "_heap", "_letters", "_listed", "_newest", "_redeliver", "_replaying",
-        "evicted", "limit",
+        "discarded", "evicted", "limit",
     )  # fmt: skip
 
     def __init__(self, limit: int, redeliver: Callable[[DeadLetter], Awaitable[bool]]) -> None:
@@ -164,6 +165,7 @@ class DeadLetters:
         self.limit = limit
         self.evicted = 0
         self._redeliver = redeliver
+        self.discarded: Callable[[builtins.list[DeadLetter]], None] = lambda _: None
         self._letters: dict[str, DeadLetter] = {}
         # The ids of each group with the number of their arrival, oldest first. Ordered dicts,
         # because finding the first key of a dict whose first ones were deleted is O(n).
@@ -299,6 +301,7 @@ class DeadLetters:
         forgotten = [letter for letter in fitting if letter.id not in self._replaying]
         for letter in forgotten:
             self._remove(letter)
+        self.discarded(forgotten)
         return len(forgotten)
 
     def _select(

@@ -12,13 +12,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from actorbus.archive import Memories
 from actorbus.delivery import Nap
 from actorbus.hand import Hand
 from actorbus.home import NO_EPOCH, clock_of, home_of
 from actorbus.hooks import HOOK
+from actorbus.journal.base import Journal
 from actorbus.lag import LagSampler
 from actorbus.life import Life
+from actorbus.recorder import Recorder
 from actorbus.registry import Registry
+from actorbus.scribe import Scribe
 from actorbus.subscription import Subscription
 from actorbus.threads import Job, Threads
 from actorbus.traffic import Traffic
@@ -48,8 +52,13 @@ class Engine(Traffic):
         threads: int,
         histograms: bool,
         copies: bool,
+        journal: Journal | None,
+        durability: str,
     ) -> None:
         super().__init__(name, face, dead_letters, max_hops, copies=copies)
+        if journal is not None:
+            threads_ = Threads(1, f"actorbus-{name}-journal")
+            self.recorder = Recorder(Scribe(journal, threads_, durability, self._eased), self.bury)
         self.histograms = histograms
         self.longest_nap = float("inf")
         self.busy: set[Subscription] = set()
@@ -75,10 +84,12 @@ class Engine(Traffic):
         self._pid = os.getpid()
         self.open, self.draining, self.closed = True, False, False
         self.home, self.clock, self.epoch = home_of(loop), clock_of(loop), NO_EPOCH
-        self.plain = not self.copies
+        self.plain = self.simple
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
+        if self.recorder is not None:
+            self.recorder.open(loop, self.dead_letters.limit, self._recalled)
         heed = getattr(loop, "heed", None)  # a loop with virtual time: it waits for our threads
         if heed is not None:
             heed(self.threads)
@@ -87,6 +98,17 @@ class Engine(Traffic):
             life.state = ActorState.STARTING
         for life in lives:
             self.begin(life)
+        if self.recorder is None or self.recorder.recalled:
+            self.registry.replay_held_back()
+
+    def _recalled(self, memories: Memories) -> None:
+        """Take up what the journal knows of the time before."""
+        for event in reversed(memories.events):
+            ring = self.routes.history.ring(event.topic)
+            if len(ring) != ring.maxlen:
+                ring.appendleft(event)
+        for letter in memories.letters:
+            self.dead_letters.add(letter)
         self.registry.replay_held_back()
 
     def begin(self, life: Life) -> None:
@@ -184,6 +206,18 @@ class Engine(Traffic):
         if self.on_collapse is not None:
             self.on_collapse(error)
 
+    def at_the_journal(self) -> list[str]:
+        """Return the names of those who wait for the journal, and its own if it is at work."""
+        if self.recorder is None:
+            return []
+        url = self.recorder.scribe.journal.url
+        return [*self.recorder.behind(), *([url] if self.recorder.scribe.busy else ())]
+
+    def _eased(self) -> None:
+        """Go on with what had to wait for the journal."""
+        self.intake.flush()
+        self.quiet()
+
     def lives(self) -> list[Life]:
         """Return the actors in order of start, those included that only finish their mail."""
         return self.registry.every_life()
@@ -199,6 +233,8 @@ class Engine(Traffic):
         self.intake.flush()
         self.open, self.plain, self.draining = False, False, True
         self.longest_nap = 1.0
+        if self.recorder is not None:
+            self.recorder.pause()
 
     def come_to_rest(self) -> None:
         """Accept nothing more."""

@@ -13,10 +13,14 @@ from collections import deque
 from collections.abc import Callable
 
 from actorbus.errors import BusClosedError, BusNotRunningError
+from actorbus.journal.base import Entry
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 
 UNROUTED = 10_000
+
+To = Subscription | Entry | None
+"""The one an event is for; None, or what a journal is to keep, if it is for all who match."""
 
 
 class Intake:
@@ -25,12 +29,16 @@ class Intake:
     Args:
         bus: Name of the bus.
         dispatch: Routes one receipt, or delivers it to the one it is for; called on the loop.
+        room: Says how many may be routed now; whoever makes more calls `flush`.
     """
 
-    def __init__(self, bus: str, dispatch: Callable[[Receipt, Subscription | None], None]) -> None:
+    def __init__(
+        self, bus: str, dispatch: Callable[[Receipt, To], None], room: Callable[[], int]
+    ) -> None:
         self._bus = bus
         self._dispatch = dispatch
-        self._receipts: deque[tuple[Receipt, Subscription | None]] = deque()
+        self._room_behind = room
+        self._receipts: deque[tuple[Receipt, To]] = deque()
         self._room = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
@@ -55,12 +63,12 @@ class Intake:
             self._open = False
             self._room.notify_all()
 
-    def put(self, receipt: Receipt, to: Subscription | None, *, caused: bool) -> None:
+    def put(self, receipt: Receipt, to: To, *, caused: bool) -> None:
         """Send a receipt on its way; blocks the calling thread while too many are.
 
         Args:
             receipt: The receipt.
-            to: Whom it is for; None for all that match its topic.
+            to: Whom it is for.
             caused: Whether its event has a cause.
 
         Raises:
@@ -82,7 +90,9 @@ class Intake:
     def flush(self) -> bool:
         """Route what has arrived, in call order; return whether there was any. For the loop."""
         with self._room:
-            receipts, self._receipts = self._receipts, deque()
+            waiting = self._receipts
+            count = min(len(waiting), self._room_behind()) if self._open else len(waiting)
+            receipts = [waiting.popleft() for _ in range(count)]
             self._scheduled = False
             self._room.notify_all()
         for receipt, to in receipts:

@@ -11,7 +11,7 @@ import anyio
 from actorbus import closing
 from actorbus.closing import DrainReport
 from actorbus.engine import Engine
-from actorbus.errors import BusNotRunningError, DeadlockError
+from actorbus.errors import BusNotRunningError, DeadlockError, JournalError
 from actorbus.hand import in_hand
 from actorbus.running import run_bus
 
@@ -34,6 +34,7 @@ class Lifecycle:
 
         Raises:
             BusNotRunningError: It runs on another loop.
+            JournalError: The journal cannot be opened; the bus is closed then.
         """
         closing = self._closing
         if closing is not None and not (closing.done() or closing.get_loop().is_closed()):
@@ -49,6 +50,12 @@ class Lifecycle:
             engine.start(loop)
         anyio.CancelScope()  # loads anyio's backend now rather than in the first settle or drain
         await engine.started()
+        if engine.recorder is not None:
+            try:
+                await engine.recorder.ready()
+            except JournalError:
+                await self.close(0.0)
+                raise
 
     async def __aenter__(self) -> Self:
         """Start the bus."""
@@ -105,7 +112,7 @@ class Lifecycle:
         with anyio.move_on_after(timeout) as limit:
             await closing.until_idle(engine)
         if limit.cancelled_caught:
-            busy = ", ".join(closing.busy_names(engine.busy))
+            busy = ", ".join([*closing.busy_names(engine.busy), *engine.at_the_journal()])
             raise TimeoutError(
                 f"bus {self._engine.name!r} is not settled after {timeout:g} s: {busy}"
             )
@@ -149,6 +156,8 @@ class Lifecycle:
         }  # fmt: skip
         await closing.end_tasks(lambda: list(engine.tasks), [task for task in spared if task])
         engine.threads.close()
+        if engine.recorder is not None:
+            await engine.recorder.scribe.close(clean=not report.abandoned)
         return report
 
     def _close_soon(self, timeout: float | None) -> asyncio.Task[DrainReport]:

@@ -81,6 +81,7 @@ class Options:
     concurrency: int
     key: Callable[[Event], Hashable] | None
     group: str | None
+    durable: str | None
     guarantee: Guarantee
     exclude: tuple[Pattern, ...]
     replay: int
@@ -140,6 +141,7 @@ def _in_one_form(given: Mapping[str, Any]) -> Options:
         concurrency=whole("concurrency", given.get("concurrency", 1), at_least=1),
         key=_key(given.get("key")),
         group=_optional_text("group", given.get("group")),
+        durable=_optional_text("durable", given.get("durable")),
         guarantee=once,
         exclude=_patterns(given.get("exclude", ())),
         replay=whole("replay", given.get("replay", 0)),
@@ -150,10 +152,23 @@ def _in_one_form(given: Mapping[str, Any]) -> Options:
 def _check_combinations(given: Mapping[str, Any], signature: Signature) -> None:
     overflow = given.get("overflow", Overflow.BLOCK)
     at_most_once = given.get("guarantee") == Guarantee.AT_MOST_ONCE
+    durable = given.get("durable") is not None
     rules = (
         (
-            given.get("durable") is not None,
-            "durable needs a bus with a journal or a transport, and this bus has neither",
+            durable and bool(given.get("group")),
+            "durable with group: within one process a durable subscription shares with nobody",
+        ),
+        (
+            durable and bool(given.get("replay")),
+            "durable with replay: a durable subscription goes on where it has stopped",
+        ),
+        (
+            durable and at_most_once,
+            "durable with guarantee='at_most_once': after a crash a delivery may run once more",
+        ),
+        (
+            durable and overflow != Overflow.BLOCK,
+            f"durable with overflow={str(overflow)!r}: its backlog lives in the journal",
         ),
         (
             bool(given.get("group")) and bool(given.get("replay")),

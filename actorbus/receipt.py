@@ -76,7 +76,8 @@ class Route:
         tally: Counts the topic's events.
         public: Whether it is a user's topic: the bus's own are in no history or statistics.
         threaded: Whether a handler among them runs in a thread and wants the context.
-        routed: False only for the stand-in of an event that is still on its way from a thread.
+        routed: False only for the stand-in of an event that is still on its way: from a thread, or
+            to the journal.
     """
 
     __slots__ = (
@@ -140,8 +141,8 @@ class Extra:
     """
 
     __slots__ = (
-        "awaiting", "bells", "context", "fates", "members", "pause", "places", "refusal", "refused",
-        "watch",
+        "awaiting", "bells", "context", "fates", "logged", "members", "pause", "places", "refusal",
+        "refused", "watch",
     )  # fmt: skip
 
 
@@ -192,6 +193,7 @@ class Receipt(msgspec.Struct, eq=False):
     refusal = _Rare[Callable[[], Exception] | None](None)  # what awaiting raises
     watch = _Rare[Watch | None](None)
     awaiting = _Rare(0)  # tasks that await admission
+    logged = _Rare(0)  # its number in the journal, once committed
     pause = _Rare(False)  # whether awaiting lets the loop go round once, even if there is room
     bells = _Rare[list[asyncio.Future[None]] | None](None)
 
@@ -212,8 +214,8 @@ class Receipt(msgspec.Struct, eq=False):
 
     @property
     def waiting(self) -> int:
-        """Number of deliveries that stand in the line of a full mailbox now."""
-        return len(self.places) if self.places else 0
+        """Number of deliveries that wait for a commit or stand in the line of a full mailbox."""
+        return len(self.places or ()) if self.route.routed else self.deliveries
 
     def __repr__(self) -> str:
         """Show the event's id and topic, and the counts."""
@@ -305,7 +307,7 @@ class Receipt(msgspec.Struct, eq=False):
 
     def still_open(self) -> list[Addressee]:
         """Return whose delivery has not settled."""
-        return [each for each in self.addressees() if each.holds(self)]
+        return [each for each in self.addressees() if not self.route.routed or each.holds(self)]
 
     async def watching(self, watch: Watch) -> None:
         """Wait for a watch, refusing to where the wait could never end."""

@@ -13,12 +13,14 @@ from typing import Any, Protocol, cast
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
+from actorbus.event import NUMBERS
 from actorbus.handler import Signature, describe, inspect_handler, same_handler
 from actorbus.ledger import Audit, Ledger, Terms
 from actorbus.life import Life
-from actorbus.options import SubscribeOptions, check_options
+from actorbus.options import Options, SubscribeOptions, check_options
 from actorbus.readings import ENDED, OTHERS, STREAMS, copied, settled
 from actorbus.receipt import Exchange, Receipt, Route, receipt_of
+from actorbus.recorder import Recorder
 from actorbus.routing import Routes
 from actorbus.rows import Rows
 from actorbus.subscription import Bus, Subscription
@@ -35,6 +37,8 @@ _OPTIONS = frozenset(SubscribeOptions.__annotations__)
 
 class Owner(Host, Bus, Exchange, Protocol):
     """What a registry needs of the engine."""
+
+    recorder: Recorder | None
 
     def catch_up(self) -> bool:
         """Route what other threads have published so far."""
@@ -65,14 +69,14 @@ class Registry:
         self._taken: dict[str, int] = {}  # default names: the numbers up to this one are taken
         self._labels: dict[Subscription, str] = {}
         self._sums = {ENDED: Ledger(), STREAMS: Ledger(), OTHERS: Ledger()}
-        self._held_back: list[Subscription] = []
+        self._held_back: list[tuple[Subscription, int]] = []
 
     # -- making -----------------------------------------------------------------------------------
 
     def check(self, patterns: Any, options: SubscribeOptions) -> tuple[str, ...]:
         """Refuse what makes no sense whatever the handler will be; return the patterns."""
         signature = Signature(is_async=not options.get("inline"), wants_event=False, convert=None)
-        check_options(options, signature)
+        self._checked(options, signature)
         return tuple(pattern.text for pattern in _one_or_more(patterns))
 
     def add_subscription(
@@ -83,7 +87,7 @@ class Registry:
         if isinstance(handler, type) and issubclass(handler, Actor):
             raise ConfigurationError(f"{handler.__qualname__} is an Actor: use spawn()")
         signature = inspect_handler(handler)
-        checked = check_options(options, signature)
+        checked = self._checked(options, signature)
         name = self._name(options.get("name"), handler)
         sub = Subscription(
             self._owner, name, parsed, handler, checked, signature, next(self._numbers)
@@ -115,7 +119,7 @@ class Registry:
         if getattr(first.receive, "__func__", None) is Actor.receive:
             raise ConfigurationError(f"{type(first).__qualname__} has no receive()")
         given = {**_class_options(first), **options}
-        checked = check_options(given, signature)
+        checked = self._checked(given, signature)
         name = self._name(given.get("name"), type(first))
         sub = Subscription(
             self._owner, name, parsed, type(first).receive, checked, signature, next(self._numbers)
@@ -148,9 +152,19 @@ class Registry:
                 tap.offer(receipt_of(event, route, 0.0))
         self.routes.add(tap)
 
+    def _checked(self, given: Mapping[str, Any], signature: Signature) -> Options:
+        options = check_options(given, signature)
+        if options.durable is not None and self._owner.recorder is None:
+            raise ConfigurationError(
+                "durable needs a bus with a journal or a transport, and this bus has neither"
+            )
+        return options
+
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
         self._owner.catch_up()
         sub.life = life
+        if self._owner.recorder is not None and sub.options.durable is not None:
+            self._owner.recorder.add(sub, sub.options.durable)
         if life.hooks is not None:
             self.reference(sub)  # before it starts: its instances have it from then on
         self.live[sub.name] = sub
@@ -159,10 +173,13 @@ class Registry:
         parent.children[life] = None
         self.routes.add(sub)
         if self._owner.running:
+            if sub.window is not None:
+                sub.window.join()
             self._owner.begin(life)
-            self._replay(sub)
+        if self._owner.running and (self._owner.recorder is None or self._owner.recorder.recalled):
+            self._replay(sub, next(NUMBERS))
         elif sub.options.replay:
-            self._held_back.append(sub)
+            self._held_back.append((sub, next(NUMBERS)))
 
     def _name(self, given: str | None, handler: Any) -> str:
         if given is not None:
@@ -189,19 +206,20 @@ class Registry:
     # -- replay -----------------------------------------------------------------------------------
 
     def replay_held_back(self) -> None:
-        """Replay history to those who subscribed before the bus ran."""
+        """Replay history to those who subscribed before there was any."""
         held_back, self._held_back = self._held_back, []
-        for sub in held_back:
+        for sub, before in held_back:
             if self.live.get(sub.name) is sub:
-                self._replay(sub)
+                self._replay(sub, before)
 
-    def _replay(self, sub: Subscription) -> None:
+    def _replay(self, sub: Subscription, before: int) -> None:
+        """Deliver what was published before the event with a number, as far as it is wanted."""
         count = sub.options.replay
         loop = self._owner.loop
         if not count or loop is None:
             return
-        limit = count if not sub.options.exclude else 1_000_000_000
-        events = [e for e in self.routes.recent(sub.patterns, limit) if sub.wants(e.topic)]
+        recent = self.routes.recent(sub.patterns, 1_000_000_000)
+        events = [each for each in recent if each._number < before and sub.wants(each.topic)]
         route = self.own_route(sub)
         for event in events[-count:]:
             sub.inbox.offer(receipt_of(event, route, loop.time()))
@@ -262,6 +280,8 @@ class Registry:
         if self.live.get(sub.name) is not sub:
             return False
         self._owner.catch_up()
+        if self._owner.recorder is not None and sub.options.durable is not None:
+            self._owner.recorder.remove(sub.options.durable)
         del self.live[sub.name]
         self._free(sub.name)
         self._ending[sub] = None

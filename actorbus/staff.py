@@ -341,7 +341,7 @@ class Staff:
                 self._bury(delivery, reason)
             while self.keys.due:
                 self._bury(self.keys.due.popleft(), reason)
-        self.sub.inbox.clear(reason)
+        self.sub.discard(reason)
         self.sub.ring()
 
     def _bury(self, delivery: Delivery, reason: DeadReason) -> None:

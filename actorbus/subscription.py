@@ -46,6 +46,9 @@ class Bus(Exchange, Protocol):
     def tell(self, sub: Subscription, data: Any, key: Any) -> Receipt:
         """Deliver to one subscription alone."""
 
+    def quiet(self) -> None:
+        """Let whoever waits for idleness look again."""
+
 
 class Life(Protocol):
     """What a subscription needs to know of its actor."""
@@ -75,6 +78,22 @@ class Life(Protocol):
 
     async def stop(self, why: str) -> None:
         """Finish what is in hand, give up the rest, end."""
+
+
+class Window(Protocol):
+    """What a durable subscription needs to know of its way into the journal."""
+
+    def join(self) -> None:
+        """Find out how far it has come, and go on from there."""
+
+    def arrive(self, receipt: Receipt) -> None:
+        """Deliver an event it matches, just committed, unless it has fallen behind."""
+
+    def holds(self, receipt: Receipt) -> bool:
+        """Return whether the delivery of a published event is open."""
+
+    def takes_back(self, receipt: Receipt, reason: DeadReason) -> bool:
+        """Leave a delivery to the journal that nobody has failed on; return whether it is so."""
 
 
 class Over:
@@ -115,8 +134,8 @@ class Subscription:
     """
 
     __slots__ = (
-        "_bells", "bus", "handler", "inbox", "ledger", "life", "name", "options", "order",
-        "own_route", "patterns", "signature",
+        "_bells", "_expected", "bus", "handler", "inbox", "ledger", "life", "name", "options",
+        "order", "own_route", "patterns", "signature", "window",
     )  # fmt: skip
 
     answers = True
@@ -141,6 +160,8 @@ class Subscription:
         self.ledger = Ledger()
         self.life: Life
         self.own_route: Route | None = None
+        self.window: Window | None = None  # into the journal, if it is durable
+        self._expected: dict[Receipt, None] | None = None  # events that wait for their commit
         self._bells: list[asyncio.Future[None]] | None = None
         self.inbox = Inbox(
             self, self.ledger, options.mailbox, options.overflow, options.put_timeout,
@@ -211,6 +232,8 @@ class Subscription:
         """Return whether the delivery of a receipt is still open here."""
         if receipt.fates and self.name in receipt.fates:
             return False
+        if self.window is not None and receipt.logged:
+            return self.window.holds(receipt)
         places = receipt.places or ()
         self.life.progress()
         return (
@@ -263,6 +286,8 @@ class Subscription:
             attempts: Attempts made.
             first_failed_at: Unix seconds of the first failure.
         """
+        if self.window is not None and self.window.takes_back(receipt, reason):
+            return
         self.ledger.bury(reason)
         letter = DeadLetter(
             event=receipt.event,
@@ -286,7 +311,8 @@ class Subscription:
         """
         self.bus.book()
         parked, running, retrying = self.life.pending()
-        return self.inbox.waiting, len(self.inbox.items) + parked, running, retrying
+        waiting = self.inbox.waiting + len(self._expected or ())
+        return waiting, len(self.inbox.items) + parked, running, retrying
 
     def terms(self) -> Terms:
         """Return the terms of the law."""
@@ -294,6 +320,36 @@ class Subscription:
         ledger = self.ledger
         settled = ledger.routed, ledger.acked, ledger.dead_total, ledger.conflated
         return Terms(*settled, *pending)
+
+    # -- waiting for a commit ---------------------------------------------------------------------
+
+    def expect(self, receipt: Receipt) -> None:
+        """Count a delivery as waiting until its event is committed."""
+        if self._expected is None:
+            self._expected = {}
+        self._expected[receipt] = None
+        self.ledger.routed += 1
+
+    def admit(self, receipt: Receipt) -> None:
+        """Let a delivery in whose event is committed, unless it was given up meanwhile."""
+        if self._expected is not None and self._expected.pop(receipt, self) is None:
+            self.ledger.routed -= 1  # the inbox counts it
+            self.inbox.offer(receipt)
+
+    def unexpected(self, receipt: Receipt, outcome: Outcome) -> None:
+        """Count a delivery that there will not be, its event being committed not or already."""
+        if self._expected is not None and self._expected.pop(receipt, self) is None:
+            if outcome is Outcome.DEAD:
+                self.ledger.bury(DeadReason.COMMIT_FAILED)
+            else:
+                self.ledger.conflated += 1
+
+    def discard(self, reason: DeadReason) -> None:
+        """Give up what waits for a commit, stands in the line or in the mailbox."""
+        expected, self._expected = self._expected or {}, None
+        for receipt in expected:
+            self.inbox.refuse(receipt, reason)
+        self.inbox.clear(reason)
 
     def let_go(self) -> None:
         """Keep nothing of the user's, once ended: receipts may keep the subscription for long."""

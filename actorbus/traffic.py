@@ -13,17 +13,20 @@ import weakref
 from collections.abc import Iterable, Mapping
 from contextvars import copy_context
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
+from actorbus.archive import Farewell, bury, exhume
 from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError
 from actorbus.event import Event, new_event
 from actorbus.hand import in_hand
 from actorbus.home import NO_EPOCH, NOWHERE, Epoch, epoch_at
-from actorbus.intake import Intake
+from actorbus.intake import UNROUTED, Intake, To
+from actorbus.journal.base import Entry
 from actorbus.options import check_ids
 from actorbus.receipt import Receipt, Route, receipt_of
+from actorbus.recorder import Recorder
 from actorbus.registry import Registry
 from actorbus.routing import Routes, overdue
 from actorbus.storm import StormLog
@@ -52,8 +55,8 @@ class Traffic:
         name: Of the bus.
         loop: The loop it runs on, or ran on last; None before the first start.
         open: Whether every publish is accepted.
-        plain: Whether besides nothing is on its way from another thread and payloads are not
-            copied, so that a publish on the loop needs no further question.
+        plain: Whether besides nothing is on its way from another thread and payloads are neither
+            copied nor kept in a journal, so that a publish on the loop needs no further question.
         home: The loop as far as telling in which thread it runs now.
         clock: Returns the loop's time.
         epoch: What turns that into Unix time.
@@ -63,6 +66,7 @@ class Traffic:
         routes: Topics to subscriptions.
         backlog: Events that stand in no mailbox yet.
         dead_letters: The store.
+        recorder: The way into the journal, if there is one.
         intake: Events from other threads.
         unrouted: Events that matched nobody.
         blocked_seconds: Seconds publishers spent awaiting room.
@@ -84,16 +88,23 @@ class Traffic:
         self.open = self.plain = self.draining = self.closed = False
         self.copies = copies
         self.max_hops = max_hops
+        self.recorder: Recorder | None = None
         self.unrouted = 0
         self.blocked_seconds = 0.0
         self.guard = guard
         self.dead_letters = DeadLetters(dead_letters, self._redeliver)
-        self.intake = Intake(name, self._arrive)
+        self.dead_letters.discarded = self._discarded
+        self.intake = Intake(name, self._arrive, self._room)
         self._on_its_way = Route(self, "")
         self._on_its_way.routed = False
         self._storm = StormLog()
         self._pid = os.getpid()
         _EVERY.add(self)
+
+    @property
+    def simple(self) -> bool:
+        """Whether payloads go by reference and into no journal."""
+        return not self.copies and self.recorder is None
 
     @property
     def running(self) -> bool:
@@ -142,24 +153,37 @@ class Traffic:
             receipt.context = copy_context()
         return receipt
 
-    def deliver(self, route: Route, event: Event) -> Receipt:
+    def deliver(self, route: Route, event: Event, entry: Entry | None = None) -> Receipt:
         """Publish an event that has been made, on the loop."""
         receipt = self.receipt_for(route, event)
-        self.dispatch(route, receipt)
+        self.dispatch(route, receipt, entry)
         return receipt
 
-    def dispatch(self, route: Route, receipt: Receipt) -> None:
-        """Hand a receipt to every inbox of a route; the slow twin of what `publish` does."""
+    def dispatch(self, route: Route, receipt: Receipt, entry: Entry | None = None) -> None:
+        """Hand a receipt to every inbox of a route; the slow twin of what `publish` does.
+
+        Args:
+            route: Of the event's topic.
+            receipt: Of the event.
+            entry: What a journal is to keep first.
+
+        Raises:
+            JournalFullError: Too many events wait for a commit.
+        """
         event = receipt.event
+        late = self.max_hops is not None and event._hops > self.max_hops
+        kept = self.recorder is not None and entry is not None and not late
+        if self.recorder is not None and entry is not None and not late:
+            self.recorder.take(route, receipt, entry)
         route.ring.append(event)
         route.tally.events += 1
         if route.public and not route.offers:
             self.unrouted += 1
-        if self.max_hops is not None and event._hops > self.max_hops:
+        if late:
             overdue(route, receipt, DeadReason.MAX_HOPS)
-            return
-        for offer in route.offers:
-            offer(receipt)
+        elif not kept:
+            for offer in route.offers:
+                offer(receipt)
         if self.draining:
             self.clear_suspended(receipt.addressees())
 
@@ -169,8 +193,13 @@ class Traffic:
             if isinstance(each, Subscription) and each.suspended:
                 each.life.discard(DeadReason.SUSPENDED)
 
-    def from_thread(self, event: Event, to: Subscription | None = None) -> Receipt:
-        """Send an event made in another thread on its way to the loop, to all or to one."""
+    def from_thread(self, event: Event, to: To = None) -> Receipt:
+        """Send an event made in another thread on its way to the loop.
+
+        Args:
+            event: The event.
+            to: The one it is for; None, or the journal's entry, if it is for all who match.
+        """
         if self.loop is None or os.getpid() != self._pid:
             raise BusNotRunningError(self.name)
         receipt = receipt_of(event, self._on_its_way, self.loop.time())
@@ -183,23 +212,28 @@ class Traffic:
         """Route what other threads have published so far; return whether there was any."""
         if self.plain or not self.running or asyncio._get_running_loop() is not self.loop:
             return False
-        self.plain = self.open and not self.copies  # first: what arrives meanwhile takes it back
+        self.plain = self.open and self.simple  # first: what arrives meanwhile takes it back
         return self.intake.flush()
 
-    def _arrive(self, receipt: Receipt, to: Subscription | None) -> None:
+    def _room(self) -> int:
+        return UNROUTED if self.recorder is None else self.recorder.scribe.room
+
+    def _arrive(self, receipt: Receipt, to: To) -> None:
         if not self.running:
             self._too_late(receipt, to)
-        elif to is None:
-            receipt.route = self.routes.route(receipt.event.topic)
-            self.dispatch(receipt.route, receipt)
-        else:
+        elif isinstance(to, Subscription):
             self._deliver(receipt, to)
+        else:
+            receipt.route = self.routes.route(receipt.event.topic)
+            self.dispatch(receipt.route, receipt, to)
         receipt.admitted()
 
-    def _too_late(self, receipt: Receipt, to: Subscription | None) -> None:
+    def _too_late(self, receipt: Receipt, to: To) -> None:
         """Give up an event that was on its way when the bus came to rest or its loop was closed."""
-        topic = receipt.event.topic
-        route = self.routes.route(topic) if to is None else self.registry.own_route(to)
+        if isinstance(to, Subscription):
+            route = self.registry.own_route(to)
+        else:
+            route = self.routes.route(receipt.event.topic)
         receipt.route = route
         route.ring.append(receipt.event)
         route.tally.events += 1
@@ -234,10 +268,16 @@ class Traffic:
         if sub is None or self.loop is None or not self.running:
             return False
         receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())
+        if self.recorder is not None:
+            receipt.watch = cast("Watch", Farewell(self.recorder.scribe, letter))
         sub.inbox.offer(receipt)
         receipt.refusal = None
         await receipt
         return not receipt.refused
+
+    def _discarded(self, letters: list[DeadLetter]) -> None:
+        if self.recorder is not None and self.running:
+            exhume(self.recorder.scribe, letters)
 
     def announce(self, topic: str, data: object) -> None:
         """Publish an event of the bus's own, if anybody listens to those."""
@@ -248,6 +288,8 @@ class Traffic:
     def bury(self, letter: DeadLetter) -> None:
         """Keep, log and announce a dead letter."""
         self.dead_letters.add(letter)
+        if self.recorder is not None and self.running:
+            bury(self.recorder.scribe, letter)
         now = 0.0 if self.loop is None else self.loop.time()
         self._storm.failure(letter.subscription, letter.reason, letter.error, letter.event, now)
         if self.routes.listened_to and not letter.event.topic.startswith("$"):

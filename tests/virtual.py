@@ -7,6 +7,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from actorbus.testing import virtual
 from actorbus.testing.virtual import StuckLoopError
+from actorbus.threads import Threads
 
 __all__ = ["StuckLoopError", "VirtualLoop", "run"]
 
@@ -15,10 +16,15 @@ Ts = TypeVarTuple("Ts")
 
 
 class VirtualLoop(virtual.VirtualLoop):
-    """Waits for the threads of a bus only where a test says so: many block them for ever."""
+    """Waits for the threads of a bus only where a test says so: many block them for ever.
+
+    For the journal's thread it always waits.
+    """
 
     def heed(self, threads: virtual.Busy) -> None:
-        """Do nothing."""
+        """Wait for these threads if they are a journal's."""
+        if isinstance(threads, Threads) and threads.limit == 1:
+            super().heed(threads)
 
 
 def run(

@@ -1,0 +1,137 @@
+"""Archive: dead letters and history as a journal keeps them, and back.
+
+A dead letter that is read back has the text of its traceback, but no error object and no handler.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from actorbus.dead_letter import DeadLetter
+from actorbus.encoding import DamagedError, decoded, encoded, remains
+from actorbus.errors import PayloadError
+from actorbus.event import Event
+from actorbus.journal.base import Bury, Exhume, Grave, Journal, Record
+from actorbus.scribe import Scribe
+from actorbus.words import DeadReason
+
+RECALLED = 10_000  # events of the journal that are in the history after a start, at most
+PAGE = 1_000  # dead letters read at a time
+
+log = logging.getLogger("actorbus")
+
+
+class _Detail(msgspec.Struct, omit_defaults=True):
+    """What a dead letter tells beside its event."""
+
+    attempts: int = 0
+    first_failed_at: float | None = None
+    traceback: str = ""
+
+
+_write = msgspec.json.Encoder().encode
+_read = msgspec.json.Decoder(_Detail).decode
+
+
+class Memories(msgspec.Struct):
+    """What a bus knows of its time before.
+
+    Attributes:
+        events: The last events, oldest first.
+        letters: The dead letters, oldest first.
+    """
+
+    events: list[Event]
+    letters: list[DeadLetter]
+
+
+def bury(scribe: Scribe, letter: DeadLetter) -> None:
+    """Keep a dead letter in the journal, if its event can be written."""
+    try:
+        _, entry = encoded(letter.event)
+    except PayloadError as error:  # told to an actor, and never in the journal
+        log.warning("dead letter %s stays in memory only: %s", letter.id, error)
+        return
+    detail = _Detail(letter.attempts, letter.first_failed_at, letter.traceback)
+    scribe.put(
+        Bury(
+            Grave(
+                letter.id, letter.subscription, str(letter.reason), entry, letter.died_at,
+                _write(detail),
+            )
+        )
+    )  # fmt: skip
+
+
+def recall(journal: Journal, letters: int) -> Memories:
+    """Read what a bus should know when it starts; blocks.
+
+    Args:
+        journal: An open one.
+        letters: Dead letters at most.
+    """
+    records = journal.recent(RECALLED, lambda _: True)
+    events = [_event(record, index - len(records)) for index, record in enumerate(records)]
+    graves: list[Grave] = []
+    while len(graves) < letters:
+        page = journal.dead(graves[-1].id if graves else "", min(PAGE, letters - len(graves)))
+        if not page:
+            break
+        graves += page
+    return Memories([each for each in events if each is not None], [_letter(g) for g in graves])
+
+
+def _event(record: Record, number: int) -> Event | None:
+    """Return an event that comes before all of this process, in order; None if it is damaged."""
+    try:
+        return msgspec.structs.replace(decoded(record), _number=number)
+    except DamagedError:
+        return None
+
+
+def _letter(grave: Grave) -> DeadLetter:
+    record = Record(grave.seq, grave.entry)
+    try:
+        event, detail = decoded(record), _read(grave.detail or b"{}")
+    except (DamagedError, msgspec.DecodeError):
+        event, detail = remains(record), _Detail()
+    return DeadLetter(
+        event, grave.subscription, DeadReason(grave.reason), attempts=detail.attempts,
+        first_failed_at=detail.first_failed_at, died_at=grave.died_at, id=grave.id,
+        traceback=detail.traceback,
+    )  # fmt: skip
+
+
+class Farewell:
+    """Stands in the place of a watch on a dead letter's new delivery.
+
+    The letter stays in the journal until that is settled: a crash before must not lose it.
+
+    Attributes:
+        failed: As of a `Watch`.
+    """
+
+    __slots__ = ("_exhume", "failed")
+
+    asking = False
+    pending = ()
+
+    def __init__(self, scribe: Scribe, letter: DeadLetter) -> None:
+        self._exhume: Callable[[], None] | None = lambda: exhume(scribe, [letter])
+        self.failed: Any = None
+
+    def settle(self, _: object, __: object = None) -> None:
+        """Let the letter go."""
+        if self._exhume is not None:
+            self._exhume()
+            self._exhume = None
+
+
+def exhume(scribe: Scribe, letters: list[DeadLetter]) -> None:
+    """Let dead letters go that were replayed or discarded."""
+    if letters:
+        scribe.put(Exhume(tuple(letter.id for letter in letters)))

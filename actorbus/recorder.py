@@ -1,0 +1,177 @@
+"""Recorder: the way of an event on a bus with a journal, from the call to the commit.
+
+The call fixes who gets it, and in which order. Then it waits for the commit, counted as waiting by
+everybody it is for, and when it is durable they get it, in the order of the journal. If it cannot
+be committed nobody gets it, and it is one dead letter (``commit_failed``); if it was published
+before, under the same id, its deliveries are conflated with those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from actorbus.archive import Memories, recall
+from actorbus.dead_letter import DeadLetter
+from actorbus.errors import ConfigurationError, JournalError
+from actorbus.journal.base import Append, Appended, Entry
+from actorbus.receipt import Receipt, Route
+from actorbus.scribe import Scribe
+from actorbus.subscription import Subscription
+from actorbus.window import Window
+from actorbus.words import DeadReason, Outcome
+
+log = logging.getLogger("actorbus")
+
+Recalled = Callable[[Memories], None]
+
+
+class Recorder:
+    """Publishes by way of the journal.
+
+    Args:
+        scribe: The way into the journal.
+        bury: Keeps a dead letter.
+
+    Attributes:
+        windows: Of the live durable subscriptions, by name.
+        recalled: Whether the bus knows what the journal does of the time before.
+    """
+
+    def __init__(self, scribe: Scribe, bury: Callable[[DeadLetter], None]) -> None:
+        self.scribe = scribe
+        self.windows: dict[str, Window] = {}
+        self.recalled = False
+        self._recalled: Recalled
+        self._bury = bury
+
+    def open(self, loop: asyncio.AbstractEventLoop, letters: int, recalled: Recalled) -> None:
+        """Begin on a loop: open the journal, and let the durable subscriptions go on.
+
+        Args:
+            loop: The loop.
+            letters: Dead letters to recall, at most.
+            recalled: Told what the journal knows of the time before; the first time only.
+        """
+        self.scribe.open(loop)
+        if not self.recalled:
+            self._recalled = recalled
+            self.scribe.call(lambda: recall(self.scribe.journal, letters), self._told)
+        for window in self.windows.values():
+            window.join()
+
+    async def ready(self) -> None:
+        """Wait until the journal is open and has told what it knows.
+
+        Raises:
+            JournalError: It cannot be opened.
+        """
+        await self.scribe.opened()
+        while not self.recalled:
+            await self.scribe.hear()
+
+    def _told(self, memories: Memories | None, error: JournalError | None) -> None:
+        if self.recalled or not self.scribe.is_open:
+            return
+        if memories is None:
+            log.error("history and dead letters of before cannot be read: %s", error)
+            memories = Memories([], [])
+        self.recalled = True
+        self._recalled(memories)
+
+    def add(self, sub: Subscription, name: str) -> None:
+        """Give a subscription its window.
+
+        Raises:
+            ConfigurationError: Another one has the name.
+        """
+        if name in self.windows:
+            raise ConfigurationError(f"there is a live durable subscription named {name!r} already")
+        sub.window = self.windows[name] = Window(sub, self.scribe, name)
+
+    def remove(self, name: str) -> None:
+        """Read nothing more for a subscription that has ended; its name may be taken again."""
+        self.windows.pop(name).pause()
+
+    def pause(self) -> None:
+        """Read nothing more for anybody."""
+        for window in self.windows.values():
+            window.pause()
+
+    def behind(self) -> list[str]:
+        """Return the names of the subscriptions that have not read all the journal holds for them.
+
+        Those who cannot because they are suspended are left out.
+        """
+        return [w.name for w in self.windows.values() if w.behind and not w.stuck]
+
+    def take(self, route: Route, receipt: Receipt, entry: Entry) -> None:
+        """Fix who gets an event, and put it down.
+
+        Raises:
+            JournalFullError: Too many events wait for a commit.
+        """
+        targets = [*route.addressees, *(share.pick(receipt) for share in route.shares)]
+        self.scribe.append(Append(entry), partial(self._done, route, receipt, targets))
+        receipt.route, receipt.logged = _unrouted(route), 0
+        for each in targets:
+            if isinstance(each, Subscription) and each.window is None:
+                each.expect(receipt)
+
+    def _done(
+        self,
+        route: Route,
+        receipt: Receipt,
+        targets: list[Any],
+        appended: Appended | None,
+        error: JournalError | None,
+    ) -> None:
+        receipt.route = route
+        if appended is None:
+            self._failed(receipt, targets, error)
+        elif appended.duplicate:
+            self._duplicate(receipt, targets)
+        else:
+            receipt.logged = appended.seq
+            for each in targets:
+                if not isinstance(each, Subscription):
+                    each.offer(receipt)
+                elif each.window is not None:
+                    each.window.arrive(receipt)
+                else:
+                    each.admit(receipt)
+        receipt.admitted()
+
+    def _failed(self, receipt: Receipt, targets: list[Any], error: JournalError | None) -> None:
+        reason = DeadReason.COMMIT_FAILED
+        receipt.refusal = lambda: error or JournalError("the journal is closed")
+        for each in targets:
+            if isinstance(each, Subscription):
+                each.unexpected(receipt, Outcome.DEAD)
+                receipt.refused += 1
+                receipt.settle(each, Outcome.DEAD, (each.name, str(reason), error))
+        _forget(receipt)
+        self._bury(DeadLetter(receipt.event, "", reason, error=error))
+
+    def _duplicate(self, receipt: Receipt, targets: list[Any]) -> None:
+        for each in targets:
+            if isinstance(each, Subscription):
+                each.unexpected(receipt, Outcome.CONFLATED)
+                receipt.settle(each, Outcome.CONFLATED)
+        _forget(receipt)
+
+
+def _unrouted(route: Route) -> Route:
+    """Return the stand-in of a route for an event that waits for its commit."""
+    stand_in = Route(route.exchange, route.topic, route.offers, route.addressees)
+    stand_in.routed = False
+    return stand_in
+
+
+def _forget(receipt: Receipt) -> None:
+    """Take an event out of the history that nobody got."""
+    if receipt.event in receipt.route.ring:
+        receipt.route.ring.remove(receipt.event)

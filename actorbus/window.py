@@ -1,0 +1,346 @@
+"""Window: what a durable subscription has read of the journal and not settled.
+
+The backlog lives in the journal; the mailbox holds a part of it. As long as the subscription keeps
+up it is *live*: what has just been committed goes straight to the mailbox, if there is room. If
+there is none it falls behind, and reads from the journal whenever half of the mailbox is free,
+until it has caught up. So publishers never wait for it, and it never holds more than its mailbox.
+
+Invariants:
+    - What is open was read in the order of the journal; everything up to `position` that is not
+      open is settled or concerns nobody. So the cursor is just before the first that is open.
+    - The journal is told that something is settled after it was, never before.
+    - A delivery that a stop or a deadline takes away is not settled, and no dead letter: it stays
+      in the journal, and whoever joins next gets it.
+
+After an unclean stop the first deliveries may have been running, and one of them may be why: they
+are run one at a time, each attempt noted in the journal before it begins. One that has been begun
+as often as its policy allows is dead (``poison``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, cast
+
+from actorbus.encoding import DamagedError, decoded, remains
+from actorbus.errors import JournalError
+from actorbus.event import Event
+from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing
+from actorbus.receipt import Receipt, Route, receipt_of
+from actorbus.scribe import Scribe
+from actorbus.words import DeadReason, Outcome
+
+if TYPE_CHECKING:
+    from actorbus.subscription import Subscription
+    from actorbus.watch import Watch
+
+RETURNED = (
+    DeadReason.STOPPED, DeadReason.SUSPENDED, DeadReason.DRAIN_TIMEOUT, DeadReason.LOOP_CLOSED,
+)  # fmt: skip
+"""What takes a delivery away without anybody having failed."""
+
+AHEAD = 10_000  # deliveries that may be settled beyond the first open one
+MUCH = 100  # settled deliveries that need not wait for company
+FAR = 1_000  # events by which an idle cursor may lag behind the journal's end
+
+log = logging.getLogger("actorbus")
+
+
+class Mark:
+    """Stands in the place of a watch on a delivery from the journal: the window wants to know.
+
+    Attributes:
+        failed: As of a `Watch`.
+    """
+
+    __slots__ = ("_receipt", "_window", "failed")
+
+    asking = False
+    pending = ()
+
+    def __init__(self, window: Window, receipt: Receipt) -> None:
+        self._window = window
+        self._receipt = receipt
+        self.failed: tuple[str, str, Any] | None = None
+
+    def settle(self, _: object, reply: object = None) -> None:
+        """Pass on that the delivery is settled."""
+        self._window.settled(self._receipt, reply, self.failed)
+
+
+class Window:
+    """The way of a durable subscription into the journal.
+
+    Args:
+        sub: The subscription.
+        scribe: The way into the journal.
+
+    Attributes:
+        name: Under which the journal knows it.
+        active: Whether it delivers.
+        live: Whether what is committed next is the next it wants.
+        lag: Events it wants and has not read, as far as it knows.
+    """
+
+    def __init__(self, sub: Subscription, scribe: Scribe, name: str) -> None:
+        self.name = name
+        self.active = self.live = False
+        self.lag = 0
+        self._sub = sub
+        self._scribe = scribe
+        self._position = 0
+        self._open: OrderedDict[int, Receipt] = OrderedDict()
+        self._ahead: set[int] = set()
+        self._unnoted: list[int] = []
+        self._noted = 0  # the cursor the journal knows
+        self._suspects = 0
+        self._skip: frozenset[int] = frozenset()
+        self._reading = self._roused = False
+        self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
+        self._watchers: dict[int, list[Receipt]] = {}
+        self._wanted: dict[str, bool] = {}
+
+    @property
+    def cursor(self) -> int:
+        """Everything up to this number that concerns it is settled."""
+        return next(iter(self._open)) - 1 if self._open else self._position
+
+    @property
+    def behind(self) -> bool:
+        """Whether it still has to read, or to hear, what the journal holds for it."""
+        return self.active and not self.live
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its actor is suspended."""
+        return self._sub.suspended
+
+    def wants(self, topic: str) -> bool:
+        """Return whether a topic concerns it; callable in the journal's thread."""
+        wanted = self._wanted.get(topic)
+        if wanted is None:
+            if len(self._wanted) >= AHEAD:
+                self._wanted.clear()
+            sub = self._sub
+            matches = any(pattern.matches(topic) for pattern in sub.patterns)
+            wanted = self._wanted[topic] = matches and sub.wants(topic)
+        return wanted
+
+    # -- joining ----------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Find out how far it has come, and go on from there."""
+        self.active, self.live, self._reading, self._roused = True, False, True, False
+        self._open.clear()
+        self._ahead.clear()
+        self._unnoted.clear()
+        self._round += 1
+        options = self._sub.options
+        patterns = tuple(pattern.text for pattern in self._sub.patterns)
+        most = options.mailbox + options.concurrency
+        self._scribe.put(Join(self.name, patterns, most), self._in_this_round(self._joined))
+
+    def pause(self) -> None:
+        """Read no more: the bus comes to rest, or the subscription ends."""
+        self.active = self.live = False
+
+    def _in_this_round(self, done: Any) -> Any:
+        now = self._round
+
+        def told(result: Any, error: JournalError | None) -> None:
+            if now == self._round:
+                self._reading = False
+                done(result, error)
+
+        return told
+
+    def _joined(self, standing: Standing | None, error: JournalError | None) -> None:
+        if standing is None:
+            log.error("durable %r is idle: %s", self.name, error)
+            self.active = False
+            return
+        self._position = self._noted = standing.cursor
+        self._skip = standing.ahead
+        self._suspects = standing.suspects
+        self.read_on()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """Deliveries it may hand over now."""
+        if len(self._ahead) >= AHEAD:
+            return 0
+        if self._suspects:
+            return 0 if self._open else 1
+        inbox = self._sub.inbox
+        return 0 if inbox.waiting else inbox.room
+
+    def read_on(self) -> None:
+        """Read what comes next, if it has fallen behind and there is room for it."""
+        if not self.behind or self._reading:
+            return
+        room = self.room
+        if room and (room * 2 >= self._sub.options.mailbox or not self._open or self._suspects):
+            self._reading = True
+            after, journal = self._position, self._scribe.journal
+            self._scribe.call(
+                lambda: journal.read(after, room, self.wants), self._in_this_round(self._read)
+            )
+
+    def _read(self, page: Page | None, error: JournalError | None) -> None:
+        if page is None:
+            log.error("durable %r cannot read on: %s", self.name, error)
+            self.active = False
+            return
+        if not self.active:
+            return
+        for record in page.records:
+            if record.seq in self._skip:
+                self._suspects = max(0, self._suspects - 1)
+            elif not self.room:
+                break
+            elif self._suspects:
+                self._suspect(record)
+                return
+            else:
+                self._hand_over(record)
+            self._position = record.seq
+        else:
+            self._position = max(self._position, page.upto)
+            if page.end and self._position >= self._scribe.last:
+                self.live, self.lag, self._suspects = True, 0, 0
+                self._skip = frozenset()
+        self._sub.bus.quiet()
+        self.read_on()
+
+    def _suspect(self, record: Record) -> None:
+        """Note the attempt first: the event may be what has ended the process."""
+        self._reading = True
+        attempt = Attempt(self.name, record.seq)
+
+        def noted(count: int | None, error: JournalError | None) -> None:
+            if count is None:
+                log.error("durable %r is idle: %s", self.name, error)
+                self.active = False
+                return
+            self._suspects -= 1
+            self._position = record.seq
+            tries = self._sub.options.retry.max_attempts
+            self._hand_over(record, DeadReason.POISON if count > tries else None, count - 1)
+            self.read_on()
+
+        self._scribe.put(attempt, self._in_this_round(noted))
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def arrive(self, receipt: Receipt) -> None:
+        """Deliver an event it matches, just committed, unless it has fallen behind."""
+        seq = receipt.logged
+        if receipt.watch is not None:
+            self._watchers.setdefault(seq, []).append(receipt)
+        if self.live and seq > self._position:
+            if self.room:
+                self._position = seq
+                self._deliver(receipt.event, seq)
+                return
+            self.live, self._position = False, seq - 1
+        if self.active:
+            self.lag += 1
+
+    def _hand_over(
+        self, record: Record, reason: DeadReason | None = None, attempts: int = 0
+    ) -> None:
+        try:
+            event = decoded(record)
+        except DamagedError:
+            event, reason = remains(record), DeadReason.CHECKSUM
+        self.lag = max(0, self.lag - 1)
+        if reason is None:
+            self._deliver(event, record.seq)
+        else:
+            receipt = self._opened(event, record.seq)
+            self._sub.ledger.routed += 1
+            self._sub.give_up(receipt, reason, None, attempts)
+
+    def _deliver(self, event: Event, seq: int) -> None:
+        receipt = self._opened(event, seq)
+        self._sub.inbox.offer(receipt)
+
+    def _opened(self, event: Event, seq: int) -> Receipt:
+        sub = self._sub
+        route = Route(sub.bus, event.topic, (sub.inbox.open(),), (sub,))
+        receipt = receipt_of(event, route, sub.loop.time())
+        receipt.logged = seq
+        receipt.watch = cast("Watch", Mark(self, receipt))
+        self._open[seq] = receipt
+        return receipt
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def holds(self, receipt: Receipt) -> bool:
+        """Return whether the delivery of a published event is open; then it is told of its end."""
+        seq = receipt.logged
+        if seq in self._ahead or (seq <= self._position and seq not in self._open):
+            return False
+        watchers = self._watchers.setdefault(seq, [])
+        if receipt not in watchers:
+            watchers.append(receipt)
+        return True
+
+    def settled(self, receipt: Receipt, reply: object, failed: tuple[str, str, Any] | None) -> None:
+        """Take note that a delivery was settled."""
+        seq, sub = receipt.logged, self._sub
+        before = self.cursor
+        if self._open.pop(seq, None) is None:
+            return
+        self._unnoted.append(seq)
+        cursor = self.cursor
+        if seq > cursor:
+            self._ahead.add(seq)
+        elif self._ahead and cursor > before:
+            self._ahead = {each for each in self._ahead if each > cursor}
+        self._scribe.settled(self, soon=len(self._unnoted) >= MUCH)
+        outcome = (receipt.fates or {}).get(sub.name, Outcome.ACKED)
+        for publish in self._watchers.pop(seq, ()):
+            if outcome is not Outcome.ACKED:
+                publish.settle(sub, outcome, failed)
+            elif publish.watch is not None:
+                publish.watch.settle(sub, reply)
+        if self.behind and not self._reading and not self._roused:
+            self._roused = True  # not at once: the worker still keeps the places it has taken from
+            sub.loop.call_soon(self._read_soon)
+
+    def _read_soon(self) -> None:
+        self._roused = False
+        self.read_on()
+
+    def settlement(self) -> Settle | None:
+        """Return what the journal is to note."""
+        if self.live:
+            self._position = max(self._position, self._scribe.last)
+        cursor, settled = self.cursor, self._unnoted
+        self._unnoted = []
+        if cursor <= self._noted and not settled:
+            return None
+        self._noted = cursor
+        return Settle(self.name, cursor, tuple(seq for seq in settled if seq > cursor))
+
+    def unnoted(self) -> None:
+        """The journal could not note it: next time everything is said again."""
+        self._unnoted = [*self._ahead]
+        self._noted = 0
+
+    def idle(self) -> None:
+        """Move an idle cursor along, so that the journal may forget what nobody here wants."""
+        if self.live and not self._open and self._scribe.last - self._noted >= FAR:
+            self._scribe.settled(self)
+
+    def takes_back(self, receipt: Receipt, reason: DeadReason) -> bool:
+        """Leave a delivery to the journal that nobody has failed on; return whether it is so."""
+        if reason not in RETURNED or self._open.get(receipt.logged) is not receipt:
+            return False
+        self.pause()  # it stays open, so that the cursor stays before it
+        self._sub.ledger.routed -= 1
+        return True
