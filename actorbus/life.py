@@ -261,6 +261,7 @@ class Life(Staff):
                 if worker in self.workers and worker.task in tasks and not worker.task.done():
                     self.abandon(worker, None)
         self.workers = tuple(w for w in self.workers if w.holds is not None)
+        self.sub.ring()  # a stop may wait for those that have just been struck off
         if self.hooks is not None:
             await self.hooks.end(error, event, why)
 

@@ -224,6 +224,7 @@ class Staff:
 
     def _dismiss(self, worker: Worker) -> None:
         self.workers = tuple(each for each in self.workers if each is not worker)
+        self.sub.ring()  # a stop waits for the last of them
 
     def _lost(self, worker: Worker, receipt: Receipt) -> None:
         """A worker's task was cancelled from outside, or broke, with a delivery in hand.

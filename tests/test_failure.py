@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -540,6 +541,27 @@ async def test_a_handler_still_running_a_second_after_its_cancellation_is_abando
     assert ended == [pytest.approx(50.0)]
     totals = bus.audit().totals
     assert (totals.acked, totals.dead) == (1, 1)
+
+
+async def test_a_stop_does_not_wait_for_a_handler_that_is_abandoned(bus: EventBus) -> None:
+    """The actor has stopped when its last handler is given up, not when that ends."""
+
+    async def deaf(data: Any) -> None:
+        while now() < 50:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(50 - now())
+
+    bus.subscribe("a:b", deaf, name="deaf", timeout=2)
+    bus.publish("a:b")
+    await asyncio.sleep(1)
+    ref = bus.actor("deaf")
+    assert ref is not None
+
+    await ref.stop()
+
+    assert now() == pytest.approx(3.0)
+    assert only_letter(bus).reason == DeadReason.TIMEOUT_IGNORED
+    await asyncio.sleep(50)
 
 
 async def test_a_handler_that_cleans_up_in_time_is_not_abandoned(bus: EventBus) -> None:

@@ -336,3 +336,24 @@ def test_restarts_that_overtake_one_another_leave_every_actor_at_work() -> None:
             together.spawn(Frail, name=f"frail{number}", **options)
 
     sweep(partial(watched, subscribe, 0.01), seeds=range(100), max_steps=100_000)
+
+
+async def stopped_as_it_fails() -> None:
+    """Stop an actor that a failure is about to restart."""
+
+    class Frail(Actor):
+        async def receive(self, event: Event) -> None:
+            raise ValueError
+
+    async with EventBus("frail") as bus:
+        ref = bus.spawn(Frail, patterns="job", retry=RetryPolicy.none())
+        await bus.start()
+        bus.publish("job")
+        await asyncio.sleep(0)
+        await ref.stop()
+
+
+@pytest.mark.parametrize("policy", ["random", "pct"])
+def test_a_stop_in_the_midst_of_a_restart_comes_to_its_end(policy: str) -> None:
+    """Whoever strikes a worker off the list tells the stop that waits for the last one."""
+    sweep(stopped_as_it_fails, seeds=range(300), policy=policy)
