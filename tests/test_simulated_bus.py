@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import pytest
 
-from actorbus import Actor, DeadlockError, Event, EventBus, Receipt, RestartPolicy, RetryPolicy
-from actorbus.testing import cancel_at, simulate, sweep
+from actorbus import Actor, DeadlockError, Event, EventBus, RestartPolicy, RetryPolicy
+from actorbus.testing import simulate, sweep
+from tests.sweep.scenarios.living import OPERATIONS, Operation, cut_at, everything
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
 
@@ -84,66 +84,6 @@ def test_the_order_does_not_depend_on_where_objects_lie(scenario: Scenario) -> N
 # -- any order -------------------------------------------------------------------------------------
 
 
-class Seen:
-    """What the handlers of one subscription have finished."""
-
-    def __init__(self) -> None:
-        self.acked: Counter[object] = Counter()
-        self.begun: Counter[object] = Counter()
-
-
-async def everything() -> None:
-    """Publishers, a slow, a flaky, a keyed and a threaded subscriber, one that leaves and comes."""
-    bus = EventBus("all")
-    seen = {name: Seen() for name in ("slow", "flaky", "keyed", "thread")}
-
-    @bus.subscribe("job:*", name="slow", mailbox=2, put_timeout=None)
-    async def slow(data: int) -> None:
-        await asyncio.sleep(0.01)
-        seen["slow"].acked[data] += 1
-
-    @bus.subscribe("job:*", name="flaky", concurrency=2, retry=RetryPolicy(base=0.01))
-    async def flaky(data: int) -> None:
-        seen["flaky"].begun[data] += 1
-        await asyncio.sleep(0)
-        if seen["flaky"].begun[data] <= data % 3:
-            raise ConnectionError
-        seen["flaky"].acked[data] += 1
-
-    @bus.subscribe("job:*", name="keyed", concurrency=3, key=lambda event: event.data % 2)
-    async def keyed(data: int) -> None:
-        await asyncio.sleep(0)
-        seen["keyed"].acked[data] += 1
-
-    @bus.subscribe("job:*", name="thread")
-    def thread(data: int) -> None:
-        seen["thread"].acked[data] += 1
-
-    async def publish(numbers: range) -> None:
-        for number in numbers:
-            await bus.publish(f"job:{number % 2}", number)
-            await asyncio.sleep(0)
-
-    async def come_and_go() -> None:
-        for _ in range(5):
-            sub = bus.subscribe("job:*", slow)
-            await asyncio.sleep(0)
-            sub.unsubscribe()
-
-    async with bus, asyncio.TaskGroup() as group:
-        for start in (0, 100):
-            group.create_task(publish(range(start, start + 6)))
-        group.create_task(come_and_go())
-    audit = bus.audit()
-    assert audit.balanced, str(audit)
-    assert audit.totals.pending == 0
-    assert audit.totals.dead == 0, bus.dead_letters.list()
-    numbers = {*range(6), *range(100, 106)}
-    for name in ("flaky", "keyed", "thread"):
-        assert seen[name].acked == Counter(numbers), name
-    assert numbers <= set(seen["slow"].acked)
-
-
 @pytest.mark.parametrize("policy", ["random", "pct"])
 def test_in_any_order_everything_is_handled_once(policy: str) -> None:
     """No order of tasks loses or doubles a delivery, or leaves one behind."""
@@ -156,123 +96,12 @@ def test_in_any_order_everything_is_handled_once(policy: str) -> None:
 # -- any await cancelled ---------------------------------------------------------------------------
 
 
-class Shop:
-    """A bus whose slow subscriber has room for two, and two in line; and what was asked of it."""
-
-    def __init__(self) -> None:
-        self.bus = EventBus("shop")
-        self.published = 0
-        self.handled: Counter[int] = Counter()
-        self.bus.subscribe("order", self.on_order, name="orders", mailbox=2, put_timeout=None)
-        self.bus.subscribe("price", self.on_price, name="prices")
-
-    async def on_order(self, number: int) -> None:
-        await asyncio.sleep(0.01)
-        self.handled[number] += 1
-
-    async def on_price(self, number: int) -> int:
-        await asyncio.sleep(0)
-        self.handled[number] += 1
-        return 2 * number
-
-    def publish(self) -> Receipt:
-        self.published += 1
-        return self.bus.publish("order", self.published)
-
-    async def ask(self) -> None:
-        self.published = number = self.published + 1
-        assert await self.bus.ask("price", number) == 2 * number
-
-
-async def publishing(shop: Shop) -> None:
-    """Wait for room, then for the outcome."""
-    for _ in range(6):
-        await shop.publish()
-    assert (await shop.publish().settled()).ok
-
-
-async def subscribing(shop: Shop) -> None:
-    """Come with a replay and hooks, work, and go."""
-
-    class Clerk(Actor):
-        patterns = ("order",)
-
-        async def on_start(self) -> None:
-            await asyncio.sleep(0.01)
-
-        async def receive(self, event: Event) -> None:
-            await asyncio.sleep(0)
-
-    clerk = shop.bus.spawn(Clerk, replay=2)
-    await shop.bus.start()
-    await shop.publish().settled()
-    await clerk.stop()
-
-
-async def unsubscribing(shop: Shop) -> None:
-    """Go with mail in the mailbox and its line, and wait for its end."""
-
-    async def other(data: int) -> None:
-        await asyncio.sleep(0.01)
-
-    sub = shop.bus.subscribe("order", other, mailbox=2, put_timeout=None)
-    for _ in range(3):
-        shop.publish()
-    sub.unsubscribe()
-    await sub.ended()
-
-
-async def asking(shop: Shop) -> None:
-    """Ask, one after the other and together."""
-    await shop.ask()
-    await asyncio.gather(shop.ask(), shop.ask())
-
-
-async def draining(shop: Shop) -> None:
-    """Drain with work left."""
-    for _ in range(3):
-        shop.publish()
-    await shop.bus.drain()
-
-
-async def closing(shop: Shop) -> None:
-    """Close with work left."""
-    for _ in range(3):
-        shop.publish()
-    await shop.bus.close()
-
-
-Operation = Callable[[Shop], Coroutine[Any, Any, None]]
-
-
-async def cut(operation: Operation, k: int) -> bool:
-    """Cancel an operation at its k-th await; then the books must balance, and nothing be lost."""
-    shop = Shop()
-    async with shop.bus:
-        await shop.publish()
-        task = asyncio.create_task(operation(shop), name="operation")
-        about = cancel_at(k, task)
-        await asyncio.wait({task})
-        assert shop.bus.audit().balanced, str(shop.bus.audit())
-        if about.struck:
-            assert task.cancelled()
-        else:
-            task.result()
-    audit = shop.bus.audit()
-    assert audit.balanced, str(audit)
-    assert audit.totals.pending == audit.totals.dead == 0, shop.bus.dead_letters.list()
-    assert shop.handled == Counter(range(1, shop.published + 1))
-    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    return about.struck
-
-
-@pytest.mark.parametrize("operation", [publishing, subscribing, unsubscribing, asking, draining,
-                                       closing])  # fmt: skip
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_cut_at_any_await_nothing_is_lost_or_doubled(operation: Operation) -> None:
     """Cancelling an operation, wherever it waits and whatever the order, leaves the bus whole."""
     for seed in range(40):
         cuts = 0
-        while simulate(partial(cut, operation, cuts + 1), seed=seed).result:
+        while simulate(partial(cut_at, operation, cuts + 1), seed=seed).result:
             cuts += 1
         assert cuts
 

@@ -1,6 +1,6 @@
 """Who publishes, asks, comes and goes, replays, scrapes and gives up: all at once, until ended.
 
-Nobody waits with a deadline who must be served: a machine that was asleep makes every deadline pass.
+Nobody who must be served has a deadline: on a machine that was asleep every deadline is over.
 """
 
 from __future__ import annotations
