@@ -119,6 +119,7 @@ class Life(Staff):
             self.background(self.wind_up("unsubscribed", for_good=True))
 
     def _run(self) -> None:
+        self._halting = None
         self.become(ActorState.RUNNING)
         self.staff_up()
 
@@ -126,7 +127,8 @@ class Life(Staff):
         """Build and start an instance, then let it work; a failure is a failure of the actor."""
         if self._halting is not None:  # by another restart, which this one has overtaken
             await asyncio.wait({self._halting})
-        if (self.hooks is not None and self.hooks.building) or not self._may_begin():
+        unended = self._halting is None and self.state is ActorState.RESTARTING  # by a later one
+        if unended or (self.hooks is not None and self.hooks.building) or not self._may_begin():
             return
         if self.state is ActorState.STARTING:
             self.become(ActorState.STARTING)

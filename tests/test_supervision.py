@@ -1181,3 +1181,42 @@ async def test_an_acquitted_failure_elsewhere_harms_nobody(bus: EventBus) -> Non
     assert [line for line in log if line[0] == "a"] == [
         ("a", "start"), ("a", "receive", 10.0), ("a", "woke", 10.0),
     ]  # fmt: skip
+
+
+async def test_a_restart_begins_nothing_that_a_later_one_has_yet_to_end(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three restarts overlap: every instance is ended before the next one of its actor starts."""
+    draws = iter([0.0, 1.0, 0.0])
+    monkeypatch.setattr(world, "random", lambda: next(draws))
+    log: list[Any] = []
+
+    class Slow(Child):
+        async def on_start(self) -> None:
+            if any(line[1] == "receive" for line in log):
+                await asyncio.sleep(0.1)
+            self.note("start")
+
+    class Clinging(Child):
+        async def on_stop(self, reason: str) -> None:
+            if now() > 0.15:
+                await asyncio.sleep(1.0)
+            self.note("stop", reason)
+
+    team = bus.supervisor("team", "one_for_all")
+    first = team.spawn(lambda: Child(log), name="first")
+    slow = team.spawn(lambda: Slow(log), name="slow")
+    last = team.spawn(lambda: Clinging(log), name="last")
+    await bus.start()
+    last.tell(ValueError())  # at once: `first` begins anew, then `slow`
+    await asyncio.sleep(0.05)
+    first.tell(ValueError())  # while `slow` begins: all again at 0.25
+    await asyncio.sleep(0.15)
+    last.tell(ValueError())  # while that waits; `last` takes a second to end
+    await asyncio.sleep(5.0)
+
+    for actor in (first, slow, last):
+        assert actor.state == ActorState.RUNNING
+        steps = [kind for name, kind in lines(log, "start", "stop") if name == actor.name]
+        assert steps == ["start", "stop"] * (len(steps) // 2) + ["start"]
+    assert await slow.ask(1) == 1
