@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import math
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actorbus import Audit, DrainReport
-from benchmarks.machine import provenance
+from tests.figures import save, where
 from tests.soak import watch
 from tests.soak.chores import all_of
 from tests.soak.load import Load, hurry
@@ -27,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--rate", type=int, default=2000, help="events a second of the steady mix")
+    parser.add_argument(
+        "--rate", type=int, default=2000, help="events a second of the steady mix, at most"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of every choice")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw SVG charts")
@@ -39,18 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(report)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        save(report, options.json)
     if options.plot:
         from tests.soak.plot import draw  # needs matplotlib
 
         draw(report, options.plot)
     return 1 if report["faults"] else 0
-
-
-def where() -> dict[str, Any]:
-    """Return where and on what it runs."""
-    found = provenance()
-    return {name: found[name] for name in ("started", "machine", "python", "commit")}
 
 
 async def soak(looks: int, rate: int, seed: int) -> dict[str, Any]:

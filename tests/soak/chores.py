@@ -30,14 +30,15 @@ STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
 
 
 async def pulse(load: Load, rate: int) -> None:
-    """Publish so many events a second of the usual mix, without waiting."""
+    """Publish at most so many events a second of the usual mix; wait for room after each pulse."""
     kinds, weights = list(MIX), list(MIX.values())
     for number in itertools.count():
-        each = rate // 100 + (number % 100 < rate % 100)
+        each = max(1, rate // 100)
         for kind in load.chance.choices(kinds, weights, k=each):
             lot = load.chance.randrange(20)
             last = STRATEGIES[lot % 3] if kind == "crash" else str(lot)
-            load.publish(f"{kind}:{last}", number, key=lot)
+            receipt = load.publish(f"{kind}:{last}", number, key=lot)
+        await receipt
         await asyncio.sleep(TICK)
 
 

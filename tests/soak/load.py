@@ -37,6 +37,8 @@ QUICK = RetryPolicy(max_attempts=3, base=0.002, cap=0.02)
 ONCE = RetryPolicy.none()
 OFTEN = RestartPolicy(max_restarts=1000, within=1.0)
 FRAIL = RestartPolicy(max_restarts=1, within=5.0)
+ROOM = 200
+"""In most mailboxes: a machine that is too busy for the rate makes no mountain of deliveries."""
 EPOCH = 5.0  # seconds for which whoever depends on "the database" is well, then not
 
 
@@ -101,7 +103,7 @@ class Load:
             self.handled[name] += 1
             return reply
 
-        return self.bus.subscribe(pattern, handle, name=name, **options)
+        return self.bus.subscribe(pattern, handle, name=name, **{"mailbox": ROOM, **options})
 
     def subscribe_thread(
         self, pattern: str, name: str, behave: Callable[[Event], object], **options: Any
@@ -113,7 +115,7 @@ class Load:
             with self._lock:
                 self.handled[name] += 1
 
-        self.bus.subscribe(pattern, handle, name=name, **options)
+        self.bus.subscribe(pattern, handle, name=name, mailbox=ROOM, **options)
 
     # -- behaviour --------------------------------------------------------------------------------
 
@@ -177,13 +179,12 @@ class Load:
     def _subscribe_steady(self) -> None:
         """Those that get by."""
         self.subscribe("**", "witness", self.quick, mailbox=100_000, put_timeout=None)
-        self.subscribe("fast:*", "fast", self.quick, mailbox=10_000)
+        self.subscribe("fast:*", "fast", self.quick)
         self.subscribe("fast:*", "latest", self.slow(0.002), overflow="latest", mailbox=50)
-        self.subscribe("fast:*", "keyed", self.slow(0.001), key="key", concurrency=8,
-                       mailbox=5000)  # fmt: skip
+        self.subscribe("fast:*", "keyed", self.slow(0.001), key="key", concurrency=8)
         for member in range(3):
             self.subscribe("fast:*", f"member{member}", self.slow(0.001), group="team",
-                           mailbox=1000, concurrency=2)  # fmt: skip
+                           concurrency=2)  # fmt: skip
         self.subscribe("ask:double", "doubler", self.reply, concurrency=4)
         self.subscribe("ask:refused", "refuser", self.refuse, retry=ONCE)
         self.subscribe("ask:late", "late", self.slow(0.2), concurrency=4)
@@ -229,7 +230,7 @@ class Load:
         self.subscribe_thread("thread:*", "thread", work)
         self.subscribe_thread("thread:*", "threads", work, concurrency=3)
         self.subscribe_thread("thread:*", "thread_flaky", fail, retry=QUICK)
-        self.subscribe_thread("fast:*", "inline", lambda _: None, inline=True, mailbox=10_000)
+        self.subscribe_thread("fast:*", "inline", lambda _: None, inline=True)
 
     def _subscribe_ring(self) -> None:
         """Three that publish to one another and wait for room in mailboxes of two."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from actorbus.testing import simulate
-from benchmarks.machine import provenance
+from tests.figures import save, where
 from tests.sweep.runs import MAX_STEPS, Lot, Result, lots, run, up_to
 from tests.sweep.scenarios import SCENARIOS
 
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = {**where(), "jobs": options.jobs, **figures(results, monotonic() - began)}
     show(report)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        save(report, options.json)
     return 1 if report["failures"] else 0
 
 
@@ -86,12 +85,6 @@ def figures(results: Results, seconds: float) -> dict[str, Any]:
         **asdict(together),
         "scenarios": {name: asdict(each) for name, each in sorted(results.items())},
     }
-
-
-def where() -> dict[str, Any]:
-    """Return where and on what it ran."""
-    found = provenance()
-    return {name: found[name] for name in ("started", "machine", "python", "commit")}
 
 
 def tell(results: Results, total: int | None, seconds: float) -> None:
