@@ -215,10 +215,7 @@ class Life(Staff):
             return default
 
     def spend(self) -> bool:
-        """Take one restart from the budget; return whether there was one.
-
-        A restart costs nothing if the instance it ends had acked something.
-        """
+        """Return whether a restart is granted: from the budget, or free if something was acked."""
         if self.sub.ledger.acked > self._acked_at_begin:
             return True
         if self.window is None:
