@@ -14,20 +14,19 @@ from __future__ import annotations
 import asyncio
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from actorbus.actor import Actor, ActorRef
-from actorbus.asking import answer
+from actorbus.asking import Asking
 from actorbus.encoding import encoded
 from actorbus.engine import Engine
 from actorbus.errors import (
     BusClosedError,
     BusNotRunningError,
     ConfigurationError,
-    NoResponderError,
 )
 from actorbus.event import Event
-from actorbus.hand import in_hand
+from actorbus.hand import cause_in_hand
 from actorbus.journal.base import Journal
 from actorbus.lifecycle import Lifecycle
 from actorbus.listening import Listening
@@ -38,13 +37,12 @@ from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.topic import check_topic
-from actorbus.watch import Watch
-from actorbus.words import ActorState, Strategy
+from actorbus.words import Strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class EventBus(Lifecycle, Listening, Looking):
+class EventBus(Lifecycle, Listening, Asking, Looking):
     """Events inside a process with the guarantees of a broker.
 
     Every subscriber is a supervised actor with its own bounded mailbox. The bus starts by itself at
@@ -112,6 +110,23 @@ class EventBus(Lifecycle, Listening, Looking):
         self._routes = engine.routes
         self._cache = engine.routes.cache
 
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """Make a bus as a URL says.
+
+        Args:
+            url: ``memory://``, or a journal's, such as ``sqlite:///events.db``.
+            **options: As for the class.
+
+        Raises:
+            ConfigurationError: The URL names nothing this version has, or an option is wrong.
+        """
+        if url == "memory://":
+            return cls(**options)
+        if "journal" in options:
+            raise ConfigurationError("from_url takes the journal from the URL")
+        return cls(journal=url, **options)
+
     def __repr__(self) -> str:
         """Show name, state and the number of subscriptions."""
         return f"<EventBus {self.name!r} {self._state} subscriptions={len(self._registry.live)}>"
@@ -168,7 +183,7 @@ class EventBus(Lifecycle, Listening, Looking):
         engine = self._engine
         loop = _get_running_loop()
         if loop is not engine.loop or not engine.plain or loop is None:
-            loop = self._begin(caused=cause is not None or _cause() is not None)
+            loop = self._begin(caused=cause is not None or cause_in_hand() is not None)
         if not isinstance(topic, str) or topic not in self._cache:
             check_topic(topic)
         event = engine.make_event(topic, data, key, headers, id, correlation_id, cause)
@@ -201,7 +216,7 @@ class EventBus(Lifecycle, Listening, Looking):
 
     def _event_for(self, topic: str, data: Any, key: Any) -> Event:
         """Make an event of the bus's own for one actor."""
-        cause = _cause()
+        cause = cause_in_hand()
         self._begin(caused=cause is not None)
         return self._engine.make_event(topic, data, key, cause=cause)
 
@@ -318,57 +333,6 @@ class EventBus(Lifecycle, Listening, Looking):
         sub = self._registry.live.get(name)
         return None if sub is None else self._registry.reference(sub)
 
-    # -- ask --------------------------------------------------------------------------------------
-
-    async def ask(
-        self,
-        topic: str,
-        data: Any = None,
-        timeout: float | None = 5.0,
-        *,
-        key: Any = None,
-        headers: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Publish an event and wait for the first reply that is not None.
-
-        Args:
-            topic: What to ask.
-            data: The payload.
-            timeout: Seconds; None waits for ever.
-            key: The publish key.
-            headers: Whatever else belongs to the event.
-
-        Returns:
-            The reply; None when every handler has settled and none gave one.
-
-        Raises:
-            NoResponderError: No handler matches; streams and waits do not answer.
-            AskFailedError: All have settled, none replied and one is dead.
-            AskTimeoutError: No reply in time; cancelling or timing out takes nothing back.
-            DeadlockError: Whoever could answer waits for the caller.
-            InvalidTopicError, BusNotRunningError, BusClosedError: As for `publish`.
-        """
-        check_topic(topic)
-        cause = _cause()
-        if self._begin(caused=cause is not None) is None:
-            raise BusNotRunningError(self.name)
-        route = self._routes.route(topic)
-        if not route.shares and not any(each.answers for each in route.addressees):
-            raise NoResponderError(topic)
-        event, entry = self._engine.make_event(topic, data, key, headers, cause=cause), None
-        if self._engine.recorder is not None:
-            event, entry = encoded(event)
-        receipt = self._engine.receipt_for(route, event)
-        receipt.watch = Watch(receipt, asking=True)
-        self._engine.dispatch(route, receipt, entry)
-        return await answer(receipt, timeout)
-
-    async def _ask_actor(self, sub: Subscription, data: Any, timeout: float | None) -> Any:
-        if sub.state in (ActorState.STOPPING, ActorState.STOPPED) and not self._engine.closed:
-            raise NoResponderError(f"$bus:tell:{sub.name}")
-        event = self._event_for(f"$bus:tell:{sub.name}", data, None)
-        return await answer(self._engine.hand_over(event, sub, asking=True), timeout)
-
 
 def _journal(given: str | Journal | None) -> Journal | None:
     """Return the journal an option names.
@@ -387,8 +351,3 @@ def _journal(given: str | Journal | None) -> Journal | None:
     from actorbus.journal.sqlite import SqliteJournal  # loads sqlite3
 
     return SqliteJournal.from_url(given)
-
-
-def _cause() -> Event | None:
-    hand = in_hand.get()
-    return None if hand is None else hand.event

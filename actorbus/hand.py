@@ -68,3 +68,9 @@ class AtWork:
 at_work = AtWork()
 
 in_hand: ContextVar[Hand | None] = ContextVar("actorbus_in_hand", default=None)
+
+
+def cause_in_hand() -> Event | None:
+    """Return the event in whose handling the caller runs, or None."""
+    hand = in_hand.get()
+    return None if hand is None else hand.event

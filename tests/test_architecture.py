@@ -33,7 +33,7 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "encoding", "lag", "receipt", "backlog", "admission", "lot", "options", "subscription",
         "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor", "hooks", "life",
         "scribe", "archive", "window", "recorder", "tap", "supervisor", "readings", "routing",
-        "registry", "waiting", "intake", "traffic", "engine", "asking", "explain", "closing",
+        "registry", "waiting", "intake", "traffic", "engine", "explain", "closing", "asking",
         "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip

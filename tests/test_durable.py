@@ -10,6 +10,7 @@ import asyncio
 import copy
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -634,3 +635,19 @@ def test_whenever_it_crashes_nothing_acknowledged_is_lost(
         assert len(set(handled)) == len(handled)
         if concurrency == 1:
             assert handled == sorted(handled)
+
+
+async def test_a_bus_from_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`memory://` and `sqlite:` make one; anything else says so."""
+    monkeypatch.chdir(tmp_path)
+    async with EventBus.from_url("memory://", name="plain") as bus:
+        assert bus.name == "plain"
+        await bus.publish("a:b")
+    async with EventBus.from_url("sqlite:///events.db", history=5) as bus:
+        await bus.publish("a:b", 1)
+    async with EventBus(journal="sqlite:///events.db") as bus:
+        assert [each["data"] for each in bus.get_history("a:b")] == [1]
+    with pytest.raises(ConfigurationError, match="postgres"):
+        EventBus.from_url("postgres://x")
+    with pytest.raises(ConfigurationError, match="journal"):
+        EventBus.from_url("sqlite:///events.db", journal=MemoryJournal())
