@@ -78,13 +78,14 @@ from actorbus.event import Event
 from actorbus.explain import Explanation
 from actorbus.ledger import Audit
 from actorbus.mailbox import Mailbox
-from actorbus.receipt import Receipt, Settlement
+from actorbus.receipt import Receipt
 from actorbus.restart import RestartPolicy
 from actorbus.retry import Jitter, Reject, RetryAfter, RetryPolicy
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import EventStream
 from actorbus.topic import Pattern
+from actorbus.watch import Settlement
 from actorbus.words import (
     ActorState,
     DeadReason,

@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from actorbus.event import Event
 from actorbus.hand import Hand, in_hand
 from actorbus.home import NO_EPOCH, Epoch
 from actorbus.outside import blocking, elsewhere, is_outside
-from actorbus.watch import Watch, hear, ring
+from actorbus.watch import Settlement, Watch, hear, ring
 from actorbus.words import Outcome
 
 if TYPE_CHECKING:
@@ -78,11 +77,12 @@ class Route:
         threaded: Whether a handler among them runs in a thread and wants the context.
         routed: False only for the stand-in of an event that is still on its way: from a thread, or
             to the journal.
+        stand_in: That for the journal, once made.
     """
 
     __slots__ = (
         "addressees", "doors", "events", "exchange", "offers", "public", "ring", "routed", "shares",
-        "tally", "threaded", "topic",
+        "stand_in", "tally", "threaded", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +104,7 @@ class Route:
         self.public = False
         self.threaded = False
         self.routed = True
+        self.stand_in: Route | None = None
 
 
 class Tally:
@@ -118,32 +119,20 @@ class Tally:
 Places = list[tuple[Addressee, "Place[Receipt]"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What became of every delivery of one event.
+class Extra(msgspec.Struct, eq=False):
+    """What only some receipts need, made when something is to be remembered; see `Receipt`."""
 
-    Attributes:
-        outcomes: The outcome per subscription name.
-    """
-
-    outcomes: dict[str, Outcome]
-
-    @property
-    def ok(self) -> bool:
-        """Whether none is dead."""
-        return Outcome.DEAD not in self.outcomes.values()
-
-
-class Extra:
-    """What only some receipts need: it is made when something is to be remembered.
-
-    For the attributes see `Receipt`.
-    """
-
-    __slots__ = (
-        "awaiting", "bells", "context", "fates", "logged", "members", "pause", "places", "refusal",
-        "refused", "watch",
-    )  # fmt: skip
+    awaiting: int = 0
+    bells: list[asyncio.Future[None]] | None = None
+    context: Context | None = None
+    fates: dict[str, Outcome] | None = None
+    logged: int = 0
+    members: list[Addressee] | None = None
+    pause: bool = False
+    places: Places | None = None
+    refusal: Callable[[], Exception] | None = None
+    refused: int = 0
+    watch: Watch | None = None
 
 
 class _Rare(Generic[T]):
@@ -158,7 +147,8 @@ class _Rare(Generic[T]):
         self._name = name
 
     def __get__(self, receipt: Receipt, _: type) -> T:
-        return getattr(receipt.extra, self._name, self._default)
+        extra = receipt.extra
+        return self._default if extra is None else getattr(extra, self._name)
 
     def __set__(self, receipt: Receipt, value: T) -> None:
         if receipt.extra is None:
@@ -236,16 +226,17 @@ class Receipt(msgspec.Struct, eq=False):
 
         Both only after every other delivery is admitted or given up. Cancelling takes nothing back.
         """
-        if self.extra is None:
+        extra = self.extra
+        if extra is None:
             return self
-        if self.places or self.refusal is not None or not self.route.routed:
+        if extra.places or extra.refusal is not None or not self.route.routed:
             waiting = self._admission(_own_hand())
             exchange = self.route.exchange
             if is_outside(exchange.loop):
                 waiting = elsewhere(waiting, exchange.loop, exchange.name)
             yield from waiting.__await__()
-        elif self.pause:
-            self.pause = False
+        elif extra.pause:
+            extra.pause = False
             yield
         return self
 
@@ -287,7 +278,8 @@ class Receipt(msgspec.Struct, eq=False):
             return await elsewhere(self.settled(timeout), exchange.loop, exchange.name)
         async with asyncio.timeout(timeout):
             while not self.route.routed:
-                await self._heard()
+                extra = self.extra = self.extra or Extra()
+                await self._heard(extra)
             await self.watching(self.watched())
         fates = self.fates or {}
         names = [addressee.name for addressee in self.addressees()]
@@ -351,42 +343,45 @@ class Receipt(msgspec.Struct, eq=False):
 
     def admitted(self) -> None:
         """Wake whoever awaits admission, if nothing is left to wait for."""
-        if self.bells and self.route.routed and not self.places:
-            ring(self.bells)
+        extra = self.extra
+        if extra is not None and extra.bells and self.route.routed and not extra.places:
+            ring(extra.bells)
 
     async def _admission(self, hand: Hand | None) -> None:
         """Wait for admission; `hand` is the worker whose handler waits, if any."""
-        self._count_awaiting(1)
+        extra = self._count_awaiting(1)
         try:
-            while self.places or not self.route.routed:
+            while extra.places or not self.route.routed:
                 if hand is not None:
                     self.route.exchange.guard(hand, self, None)
                     hand.blocked = self
-                await self._heard()
+                await self._heard(extra)
         finally:
             if hand is not None:
                 hand.blocked = None
             self._count_awaiting(-1)
-        if self.refusal is not None:
-            raise self.refusal()
+        if extra.refusal is not None:
+            raise extra.refusal()
 
-    async def _heard(self) -> None:
-        if not self.places and self.route.routed:
+    async def _heard(self, extra: Extra) -> None:
+        if not extra.places and self.route.routed:
             return  # the guard has just given up the last one
-        if self.bells is None:
-            self.bells = []
+        if extra.bells is None:
+            extra.bells = []
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            await hear(self.bells)
+            await hear(extra.bells)
         finally:
             self.route.exchange.blocked_seconds += loop.time() - started
 
-    def _count_awaiting(self, change: int) -> None:
-        self.awaiting += change
-        if self.awaiting == 0 or self.awaiting == change:
-            for addressee, place in self.places or ():
-                addressee.reawaited(place, awaited=self.awaiting > 0)
+    def _count_awaiting(self, change: int) -> Extra:
+        extra = self.extra = self.extra or Extra()
+        extra.awaiting += change
+        if extra.awaiting == 0 or extra.awaiting == change:
+            for addressee, place in extra.places or ():
+                addressee.reawaited(place, awaited=extra.awaiting > 0)
+        return extra
 
 
 def receipt_of(event: Event, route: Route, at: float) -> Receipt:

@@ -166,9 +166,10 @@ class Recorder:
 
 def _unrouted(route: Route) -> Route:
     """Return the stand-in of a route for an event that waits for its commit."""
-    stand_in = Route(route.exchange, route.topic, route.offers, route.addressees)
-    stand_in.routed = False
-    return stand_in
+    if route.stand_in is None:
+        route.stand_in = Route(route.exchange, route.topic, route.offers, route.addressees)
+        route.stand_in.routed = False
+    return route.stand_in
 
 
 def _forget(receipt: Receipt) -> None:

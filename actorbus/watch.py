@@ -1,10 +1,29 @@
-"""Watch: waiting until a receipt's deliveries have settled; and the bells that wake waiters."""
+"""Watch: waiting until a receipt has settled, and how it did; the bells that wake waiters."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from actorbus.words import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of every delivery of one event.
+
+    Attributes:
+        outcomes: The outcome per subscription name.
+    """
+
+    outcomes: dict[str, Outcome]
+
+    @property
+    def ok(self) -> bool:
+        """Whether none is dead."""
+        return Outcome.DEAD not in self.outcomes.values()
 
 
 class Answerer(Protocol):

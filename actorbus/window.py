@@ -100,6 +100,7 @@ class Window:
         self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
         self._watchers: dict[int, list[Receipt]] = {}
         self._wanted: dict[str, bool] = {}
+        self._routes: dict[str, Route] = {}
 
     @property
     def cursor(self) -> int:
@@ -270,7 +271,12 @@ class Window:
 
     def _opened(self, event: Event, seq: int) -> Receipt:
         sub = self._sub
-        route = Route(sub.bus, event.topic, (sub.inbox.open(),), (sub,))
+        route = self._routes.get(event.topic)
+        if route is None:
+            if len(self._routes) >= AHEAD:
+                self._routes.clear()
+            route = Route(sub.bus, event.topic, (sub.inbox.open(),), (sub,))
+            self._routes[event.topic] = route
         receipt = receipt_of(event, route, sub.loop.time())
         receipt.logged = seq
         receipt.watch = cast("Watch", Mark(self, receipt))
