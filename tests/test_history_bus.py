@@ -175,6 +175,16 @@ async def test_the_order_stays_when_the_route_of_a_topic_changes(bus: EventBus) 
     assert numbers == sorted(numbers)
 
 
+async def test_a_replay_over_several_patterns_is_of_the_last_events_of_all(bus: EventBus) -> None:
+    """`replay=n` gives the last n in publish order, whichever pattern each of them matched."""
+    for number, topic in enumerate(("a", "a", "a", "b", "b", "a", "b")):
+        bus.publish(topic, number)
+    seen = Seen()
+    bus.subscribe(["a", "b"], seen, replay=3)
+    await bus.settle()
+    assert seen.got == [4, 5, 6]
+
+
 class Plugin:
     """A handler with everything that may be given beside it."""
 
