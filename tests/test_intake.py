@@ -81,6 +81,17 @@ async def test_the_events_of_a_thread_are_routed_in_call_order(bus: EventBus) ->
     assert seen.got == list(range(1000))
 
 
+async def test_a_thread_does_not_route_what_the_loop_has_routed_before(bus: EventBus) -> None:
+    """A topic whose route is at hand is none the less routed on the loop, not in the thread."""
+    seen = Seen()
+    bus.subscribe("a", seen)
+    await bus.publish("a", 1).settled()
+    receipt = Background(lambda: bus.publish("a", 2)).joined()
+    assert receipt.deliveries == 0  # the loop has not turned since, and only it could route
+    await receipt.settled()
+    assert seen.got == [1, 2]
+
+
 async def test_each_of_several_threads_keeps_its_order(bus: EventBus) -> None:
     """Interleaved as they may be, every thread's events keep their order and none is lost."""
     seen = Seen()
