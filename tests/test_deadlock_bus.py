@@ -367,6 +367,51 @@ async def test_no_stale_edges(bus: EventBus) -> None:
     assert not len(bus.dead_letters)
 
 
+async def test_an_ask_that_has_its_reply_is_no_edge(bus: EventBus) -> None:
+    """Nobody is waited for any more once one has replied, whether or not the asker has run yet."""
+    errors: list[str] = []
+
+    async def asking(event: Event) -> object:
+        return await bus.ask("q", timeout=None) if event.data == "go" else None
+
+    async def replies(event: Event) -> str:
+        return "here"
+
+    async def waits(event: Event) -> None:
+        try:
+            await bus.publish("asking", "x").settled()
+        except DeadlockError as error:
+            errors.append(str(error))
+
+    bus.subscribe("asking", asking, name="asking", **ONCE)
+    bus.subscribe("q", replies, name="replies", **ONCE)
+    bus.subscribe("q", waits, name="waits", **ONCE)
+    bus.publish("asking", "go")
+    await bus.settle(timeout=1)
+    assert errors == []
+    assert not len(bus.dead_letters)
+
+
+async def test_the_room_of_a_refused_settled_goes_to_the_line(bus: EventBus) -> None:
+    """What is given up in the mailbox lets the next in the line move in."""
+    got: list[Any] = []
+
+    async def handler(event: Event) -> None:
+        got.append(event.data)
+        if event.data == "go":
+            queued = bus.publish("t", "queued")
+            line = bus.publish("t", "line")
+            with pytest.raises(DeadlockError):
+                await queued.settled()
+            assert line.waiting == 0
+
+    bus.subscribe("t", handler, name="s", mailbox=1, **ONCE)
+    bus.publish("t", "go")
+    await bus.settle(timeout=1)
+    assert got == ["go", "line"]
+    assert dead(bus) == [("s", "queued")]
+
+
 async def test_an_edge_ends_with_a_cancelled_await(bus: EventBus) -> None:
     """A handler that stops awaiting, by a time limit of its own, is free again."""
     errors: list[str] = []
