@@ -610,6 +610,22 @@ async def test_a_timed_out_at_most_once_delivery_is_not_run_again(bus: EventBus)
     assert starts == [0.0]
 
 
+async def test_a_time_limit_leaves_no_cancellation_behind(bus: EventBus) -> None:
+    """After one was met, a handler that raises `CancelledError` by itself has still failed."""
+
+    async def handler(data: str) -> None:
+        if data == "slow":
+            await asyncio.sleep(100)
+        raise asyncio.CancelledError("mine")
+
+    bus.subscribe("a:b", handler, name="h", timeout=1, retry=ONCE)
+    await bus.publish("a:b", "slow").settled()
+    began = now()
+    result = await bus.publish("a:b", "by itself").settled()
+    assert result.outcomes == {"h": Outcome.DEAD}
+    assert now() == began
+
+
 # -- cancellation ---------------------------------------------------------------------------------
 
 
