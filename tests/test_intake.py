@@ -132,6 +132,16 @@ async def test_a_thread_s_event_meets_the_subscriptions_of_its_call(bus: EventBu
 
 
 @real_time
+async def test_a_thread_calls_the_loop_by_its_thread_safe_way(bus: EventBus) -> None:
+    """In debug mode asyncio refuses whatever would leave a sleeping loop asleep."""
+    bus.subscribe("a", Seen())
+    asyncio.get_running_loop().set_debug(True)
+    receipt = Background(lambda: bus.publish("a")).joined()
+    assert isinstance(receipt, Receipt), receipt
+    assert (await receipt.settled()).ok
+
+
+@real_time
 async def test_a_thread_s_publish_wakes_the_loop_at_once(bus: EventBus) -> None:
     """A loop with nothing to do for a minute handles the event now."""
     handled = asyncio.Event()
