@@ -350,6 +350,28 @@ async def test_what_handlers_publish_during_a_drain_is_accepted(make_bus: Maker)
     assert got == ["second", "third"]
 
 
+async def test_what_plain_handlers_publish_during_a_drain_is_accepted(bus: EventBus) -> None:
+    """From the thread of a handler too, an event with a cause in hand goes through."""
+    draining = threading.Event()
+    got: list[str] = []
+
+    def first(event: Event) -> None:
+        assert draining.wait(20)
+        bus.publish("second")
+
+    async def second(event: Event) -> None:
+        got.append(event.topic)
+
+    bus.subscribe("first", first)
+    bus.subscribe("second", second)
+    bus.publish("first")
+    closing = asyncio.create_task(bus.close())
+    await asyncio.sleep(0)
+    draining.set()
+    await closing
+    assert got == ["second"]
+
+
 async def test_no_delay_is_longer_than_a_second_while_draining(make_bus: Maker) -> None:
     """Retries and restarts under way or begun during the drain wait one second at most."""
     bus = make_bus()
