@@ -179,6 +179,18 @@ async def test_a_put_cancelled_in_the_turn_it_moved_in_takes_its_item_back() -> 
     await asyncio.wait_for(box.join(), 1)
 
 
+async def test_a_get_cancelled_in_its_turn_passes_the_turn_on() -> None:
+    """What woke it wakes the next in its stead."""
+    box: Mailbox[int] = Mailbox(1)
+    first, second = (asyncio.create_task(box.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    box.put_nowait(1)
+    first.cancel()
+    await asyncio.wait({first})
+    assert first.cancelled()
+    assert await asyncio.wait_for(second, 1) == 1
+
+
 class NeverOvertaken(RuleBasedStateMachine):
     """Puts, gets and cancellations in any order: items leave in the order in which puts began."""
 
