@@ -325,13 +325,11 @@ class Worker(Hand):
     def _delay(self, delivery: Delivery, error: BaseException) -> float | None:
         if delivery.first_failed_at is None:
             delivery.first_failed_at = world.wall()
-        options = self.life.sub.options
-        if options.once or isinstance(error, InvalidPayload):
-            return None
-        if delivery.attempts >= options.retry.max_attempts:  # before anything is worked out
-            return None
+        retry = self.life.sub.options.retry  # of one attempt, under at_most_once
+        if isinstance(error, InvalidPayload) or delivery.attempts >= retry.max_attempts:
+            return None  # before anything is worked out
         elapsed = self.loop.time() - delivery.began
-        delay = options.retry.delay(delivery.attempts, error, elapsed, world.random)
+        delay = retry.delay(delivery.attempts, error, elapsed, world.random)
         return None if delay is None else min(delay, self.life.longest_nap)
 
     def _give_up(self, delivery: Delivery, error: BaseException) -> bool:
