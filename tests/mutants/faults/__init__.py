@@ -1,0 +1,14 @@
+"""All the faults, by what they break."""
+
+from __future__ import annotations
+
+from tests.mutants.fault import Fault
+from tests.mutants.faults import failing, living, mailboxes, matching, publishing
+
+FAULTS: tuple[Fault, ...] = (
+    *matching.FAULTS,
+    *publishing.FAULTS,
+    *mailboxes.FAULTS,
+    *failing.FAULTS,
+    *living.FAULTS,
+)

@@ -1,0 +1,155 @@
+"""Report: what caught which fault, for a terminal, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any, TextIO
+
+from tests.mutants.fault import MODELS
+from tests.mutants.trial import Result, Verdict
+
+WIDTH = 24  # characters of the bar
+MACHINE = "::runTest"  # how pytest calls what a state machine does
+
+
+class Bar:
+    """How far the trials have come: each verdict on a line, on a terminal a bar below them.
+
+    Args:
+        total: Faults.
+        stream: Where.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._total = total
+        self._done = 0
+        self._write("first the tests without any fault\n" if total else "")
+
+    def step(self, verdict: Verdict) -> None:
+        """Show one more verdict."""
+        self._done += 1
+        self._write(f"{verdict.result:<9}{verdict.fault.name}: {caught_by(verdict)}\n")
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._total = 0
+        self._write("")
+
+    def _write(self, line: str) -> None:
+        clear = bar = ""
+        if self._stream.isatty():
+            clear = "\r\x1b[K"
+            if self._total:
+                full = WIDTH * self._done // self._total
+                bar = f"[{'#' * full}{'.' * (WIDTH - full)}] {self._done}/{self._total} faults"
+        self._stream.write(f"{clear}{line}{bar}")
+        self._stream.flush()
+
+
+def caught_by(verdict: Verdict) -> str:
+    """Return the test that saw a fault, and of a state machine the invariant."""
+    if verdict.test is None:
+        return "nothing" if verdict.result is Result.SURVIVED else "the run itself"
+    test = verdict.test.removeprefix("tests/")
+    if test.endswith(MACHINE) and verdict.where is not None:
+        return f"{test.removesuffix(MACHINE)}, {verdict.where}"
+    return test
+
+
+def examples(verdict: Verdict) -> str:
+    """Return how many runs of the test it took."""
+    if verdict.result is not Result.CAUGHT:
+        return "-"
+    return "1 test" if verdict.examples is None else str(verdict.examples)
+
+
+def by_models(verdict: Verdict) -> bool:
+    """Return whether only tests were run that know no single fault."""
+    return verdict.result is Result.CAUGHT and set(verdict.fault.seen_by) <= {*MODELS}
+
+
+def summary(verdicts: Sequence[Verdict], seconds: float, *, timed: bool = True) -> str:
+    """Return the result of all trials in a few words.
+
+    Args:
+        verdicts: Of every fault.
+        seconds: How long it took in all.
+        timed: Whether to say how long.
+    """
+    counts = Counter(verdict.result for verdict in verdicts)
+    parts = [f"{counts[result]} {result}" for result in Result if counts[result]]
+    alone = sum(map(by_models, verdicts))
+    text = f"{len(verdicts)} faults: {', '.join(parts)}; {alone} by models and simulations alone"
+    if timed:
+        typical = median(verdict.seconds for verdict in verdicts)
+        text += f"; {seconds:.0f} s in all, the median fault {typical:.1f} s"
+    return text
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """Return the table for a terminal."""
+    head = ("fault", "caught by", "examples", "s", "what it breaks")
+    rows = [head] + [
+        (v.fault.name, caught_by(v), examples(v), f"{v.seconds:.1f}", v.fault.breaks)
+        for v in verdicts
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return "\n".join(
+        "  ".join(
+            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]
+        )
+        for row in rows
+    )
+
+
+def as_json(verdicts: Sequence[Verdict], seconds: float) -> str:
+    """Return everything there is to know, as JSON."""
+    faults = [_plain(verdict) for verdict in verdicts]
+    return json.dumps({"seconds": round(seconds, 1), "faults": faults}, indent=1) + "\n"
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    fields = asdict(verdict)
+    fault = fields.pop("fault")
+    return {**fault, "tests": verdict.fault.seen_by, **fields, "seconds": round(verdict.seconds, 1)}
+
+
+def as_markdown(verdicts: Sequence[Verdict], seconds: float) -> str:
+    """Return a page with the table."""
+    lines = [
+        "# The tests can fail",
+        "",
+        "Each row is a fault planted in a copy of actorbus, and what caught it: the test, and the",
+        "invariant where the test is a state machine. *Examples* is how many examples Hypothesis,",
+        "or how many seeds a sweep, had run when the first one failed. Made by:",
+        "",
+        "    python -m tests.mutants --markdown docs/mutants.md",
+        "",
+        summary(verdicts, seconds) + ".",
+        "",
+        "| what it breaks | in | caught by | examples | s |",
+        "|---|---|---|--:|--:|",
+    ]
+    lines += [
+        f"| {_cell(v.fault.breaks)} | `{v.fault.file}` | {_cell(_code(caught_by(v)))} "
+        f"| {examples(v)} | {v.seconds:.1f} |"
+        for v in verdicts
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    test, comma, where = text.partition(", ")
+    return f"`{test}`{comma}" + (f"`{where}`" if comma else "")
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot end its cell; stars are stars."""
+    return re.sub(r"(?<!`)\*\*(?!`)", r"\\*\\*", text.replace("|", "\\|"))
