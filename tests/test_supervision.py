@@ -1155,6 +1155,39 @@ async def test_a_restart_waits_for_the_end_another_one_has_begun(
     assert lines(log, "start", "stop") == [("second", "stop"), ("second", "start")]
 
 
+async def test_no_instance_is_built_while_another_restart_still_ends_one(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart that comes late waits for the hooks of the instance another one is ending."""
+    draws = iter([1.0])  # the first restart waits 0.2 s, the others not at all
+    monkeypatch.setattr(world, "random", lambda: next(draws, 0.0))
+    log: list[str] = []
+
+    class Second(Actor):
+        async def on_start(self) -> None:
+            log.append("start")
+            if log == ["start", "start"]:
+                raise ValueError
+
+        async def receive(self, event: Event) -> None:
+            raise ValueError
+
+        async def on_restart(self, error: BaseException, event: Event | None) -> None:
+            if event is None:
+                await asyncio.sleep(3)
+                log.append("ended")
+
+    sup = bus.supervisor("sup", strategy="rest_for_one")
+    first = sup.spawn(lambda: Child([]), name="first", retry=ONCE)
+    second = sup.spawn(Second, name="second", retry=ONCE)
+    await bus.start()
+    await second.tell(None).settled()
+    await asyncio.sleep(0.1)
+    await first.tell(ValueError()).settled()  # overtakes: the next one fails to start at once
+    await asyncio.sleep(10)
+    assert log == ["start", "start", "ended", "start"]
+
+
 async def test_a_supervisors_name_is_unique_and_its_options_are_checked(bus: EventBus) -> None:
     """A taken name, an unknown strategy or a budget out of range is refused."""
     bus.supervisor("sup")
