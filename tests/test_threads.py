@@ -421,25 +421,22 @@ def test_the_pool_runs_each_job_once_and_never_more_at_once_than_its_limit(
 ) -> None:
     """Whatever the limit, every job runs once, in order of submission where there is one thread."""
     pool = Threads(limit, "pool")
-    lock, ran, all_ran = threading.Lock(), list[int](), threading.Semaphore(0)
-    inside = peak = 0
+    ran, all_ran = list[int](), threading.Semaphore(0)
+    submitted, before = threading.Event(), {*threading.enumerate()}
 
     def job(number: int) -> None:
-        nonlocal inside, peak
-        with lock:
-            inside += 1
-            peak = max(peak, inside)
-            ran.append(number)
-        with lock:
-            inside -= 1
+        ran.append(number)
+        submitted.wait(10)  # so that a second job needs a second thread
         all_ran.release()
 
     for number in range(jobs):
         pool.submit(lambda number=number: job(number))  # type: ignore[misc]  # bound early
+    made = {*threading.enumerate()} - before
+    submitted.set()
+    assert len(made) == min(limit, jobs)
     for _ in range(jobs):
         assert all_ran.acquire(timeout=10)
     assert sorted(ran) == list(range(jobs))
-    assert peak <= limit
     if limit == 1:
         assert ran == list(range(jobs))
     pool.close()
