@@ -11,7 +11,7 @@ from time import perf_counter
 
 from tests.mutants.fault import Fault, StaleFaultError
 from tests.mutants.faults import FAULTS
-from tests.mutants.report import Bar, as_json, as_markdown, summary, table
+from tests.mutants.report import Bar, Took, as_json, as_markdown, summary, table
 from tests.mutants.trial import Result, UnsoundError, Verdict, try_all
 
 TEACHES = """\
@@ -75,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StaleFaultError, UnsoundError) as error:
         sys.stderr.write(f"{error}\nnothing is proved: {type(error).__doc__}\n")
         return 2
-    return told(verdicts, perf_counter() - began, given.json, given.markdown)
+    spent = os.times()
+    took = Took(perf_counter() - began, spent.children_user + spent.children_system)
+    return told(verdicts, took, given.json, given.markdown)
 
 
 def chosen(names: Sequence[str]) -> list[Fault]:
@@ -96,15 +98,13 @@ def tried(faults: Sequence[Fault], jobs: int) -> list[Verdict]:
     return [verdicts[fault.name] for fault in faults]
 
 
-def told(
-    verdicts: Sequence[Verdict], seconds: float, json: Path | None, markdown: Path | None
-) -> int:
+def told(verdicts: Sequence[Verdict], took: Took, json: Path | None, markdown: Path | None) -> int:
     """Show the verdicts and write the files; return the exit code."""
     if json is not None:
-        json.write_text(as_json(verdicts, seconds))
+        json.write_text(as_json(verdicts, took))
     if markdown is not None:
-        markdown.write_text(as_markdown(verdicts, seconds))
-    sys.stdout.write(f"{table(verdicts)}\n\n{summary(verdicts, seconds)}\n")
+        markdown.write_text(as_markdown(verdicts, took))
+    sys.stdout.write(f"{table(verdicts)}\n\n{summary(verdicts, took)}\n")
     missed = [verdict for verdict in verdicts if verdict.result is not Result.CAUGHT]
     for verdict in missed:
         sys.stdout.write(f"\n{verdict.result}: {verdict.fault.name}: {verdict.fault.breaks}\n")

@@ -9,13 +9,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from tests.mutants.fault import MODELS
 from tests.mutants.trial import Result, Verdict
 
 WIDTH = 24  # characters of the bar
 MACHINE = "::runTest"  # how pytest calls what a state machine does
+
+
+class Took(NamedTuple):
+    """What all trials took, the tests without a fault included.
+
+    Attributes:
+        seconds: From begin to end.
+        processor: Seconds of processor time, which a busy machine does not change much.
+    """
+
+    seconds: float
+    processor: float
 
 
 class Bar:
@@ -72,25 +84,26 @@ def examples(verdict: Verdict) -> str:
 
 def by_models(verdict: Verdict) -> bool:
     """Return whether only tests were run that know no single fault."""
-    return verdict.result is Result.CAUGHT and set(verdict.fault.seen_by) <= {*MODELS}
+    files = {test.partition("::")[0] for test in verdict.fault.seen_by}
+    return verdict.result is Result.CAUGHT and files <= {*MODELS}
 
 
-def summary(verdicts: Sequence[Verdict], seconds: float, *, timed: bool = True) -> str:
+def summary(verdicts: Sequence[Verdict], took: Took) -> str:
     """Return the result of all trials in a few words.
 
     Args:
         verdicts: Of every fault.
-        seconds: How long it took in all.
-        timed: Whether to say how long.
+        took: What it took in all.
     """
     counts = Counter(verdict.result for verdict in verdicts)
     parts = [f"{counts[result]} {result}" for result in Result if counts[result]]
     alone = sum(map(by_models, verdicts))
-    text = f"{len(verdicts)} faults: {', '.join(parts)}; {alone} by models and simulations alone"
-    if timed:
-        typical = median(verdict.seconds for verdict in verdicts)
-        text += f"; {seconds:.0f} s in all, the median fault {typical:.1f} s"
-    return text
+    typical = median(verdict.seconds for verdict in verdicts)
+    return (
+        f"{len(verdicts)} faults: {', '.join(parts)}; {alone} by models and simulations alone; "
+        f"{took.seconds:.0f} s in all, {took.processor:.0f} s of processor time, "
+        f"the median fault {typical:.1f} s"
+    )
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -109,10 +122,10 @@ def table(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def as_json(verdicts: Sequence[Verdict], seconds: float) -> str:
+def as_json(verdicts: Sequence[Verdict], took: Took) -> str:
     """Return everything there is to know, as JSON."""
     faults = [_plain(verdict) for verdict in verdicts]
-    return json.dumps({"seconds": round(seconds, 1), "faults": faults}, indent=1) + "\n"
+    return json.dumps({**took._asdict(), "faults": faults}, indent=1) + "\n"
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
@@ -121,7 +134,7 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     return {**fault, "tests": verdict.fault.seen_by, **fields, "seconds": round(verdict.seconds, 1)}
 
 
-def as_markdown(verdicts: Sequence[Verdict], seconds: float) -> str:
+def as_markdown(verdicts: Sequence[Verdict], took: Took) -> str:
     """Return a page with the table."""
     lines = [
         "# The tests can fail",
@@ -132,7 +145,7 @@ def as_markdown(verdicts: Sequence[Verdict], seconds: float) -> str:
         "",
         "    python -m tests.mutants --markdown docs/mutants.md",
         "",
-        summary(verdicts, seconds) + ".",
+        summary(verdicts, took) + ".",
         "",
         "| what it breaks | in | caught by | examples | s |",
         "|---|---|---|--:|--:|",

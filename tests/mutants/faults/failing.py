@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.mutants.fault import FAILURE_MODEL, Fault
+from tests.mutants.fault import FAILURE_MODEL, SIMULATED, Fault
 
 FAILURE = ("tests/test_failure.py",)
+OVERTAKING = (f"{SIMULATED}::test_restarts_that_overtake_one_another_leave_every_actor_at_work",)
 SUPERVISION = ("tests/test_supervision.py",)
 
 FAULTS = (
@@ -154,6 +155,7 @@ FAULTS = (
         "                if await self._redeliver(letter):\n"
         "                    self._remove(letter)\n",
         "                self._remove(letter)\n                if await self._redeliver(letter):\n",
+        ("tests/test_dead_letter.py::test_what_is_not_admitted_stays",),
     ),
     Fault(
         "letter-kept-twice",
@@ -208,6 +210,22 @@ FAULTS = (
         "        self.sub.inbox.items.clear()\n        if self.hooks is not None:\n"
         "            await self.hooks.end(error, event, why)",
         (FAILURE_MODEL,),
+    ),
+    Fault(
+        "condemned-instance-works",
+        "An instance starts though another restart has condemned it.",
+        "life.py",
+        "elif self._halting is None or self._halting.done():",
+        "elif True:",
+        OVERTAKING,
+    ),
+    Fault(
+        "restart-overtakes-the-end",
+        "An instance is built while another restart still ends the one before it.",
+        "life.py",
+        "            await asyncio.wait({self._halting})\n        if (self.hooks",
+        "            pass\n        if (self.hooks",
+        SUPERVISION,
     ),
     Fault(
         "suspended-for-ever",

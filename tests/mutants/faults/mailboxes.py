@@ -127,7 +127,7 @@ FAULTS = (
         "admission.py",
         "            self._owner.conflate(pushed_out)",
         "            pass",
-        (BUS_MODEL,),
+        PRESSURE,
     ),
     Fault(
         "withdrawn-room-unused",

@@ -125,6 +125,9 @@ FAULTS = (
         "threads.py",
         "if len(self._threads) < self.limit:",
         "if True:",
+        (
+            "tests/test_threads.py::test_the_pool_runs_each_job_once_and_never_more_at_once_than_its_limit",
+        ),
     ),
     Fault(
         "admission-tells-nobody",
@@ -173,6 +176,14 @@ FAULTS = (
         "return not self.pending or",
         "return len(self.pending) <= 1 or",
         (SIMULATED,),
+    ),
+    Fault(
+        "order-of-memory",
+        "Who has not settled yet is kept in an order that depends on where objects lie.",
+        "watch.py",
+        "self.pending = dict.fromkeys(pending)",
+        "self.pending = dict.fromkeys(set(pending))",
+        (f"{SIMULATED}::test_the_order_does_not_depend_on_where_objects_lie",),
     ),
     Fault(
         "settled-before-the-ack",
