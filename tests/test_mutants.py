@@ -14,7 +14,7 @@ from actorbus.testing import SweepFailure
 from tests.mutants.__main__ import main, told
 from tests.mutants.fault import ROOT, Fault, StaleFaultError
 from tests.mutants.faults import FAULTS
-from tests.mutants.report import Took, by_models
+from tests.mutants.report import Took, by_models, caught_by
 from tests.mutants.trial import Result, UnsoundError, Verdict, judge, try_all
 from tests.mutants.witness import evidence
 from tests.test_readme import names_in
@@ -103,7 +103,15 @@ def test_only_a_failed_or_a_hanging_test_catches(
     code: int | None, facts: dict[str, object], result: Result
 ) -> None:
     """A run that could not begin, or broke down, says nothing about the tests."""
-    assert judge(DEEP, code, "", dict(facts))["result"] is result
+    assert judge(code, "", dict(facts))["result"] is result
+
+
+def test_what_hangs_is_caught_by_the_time_limit() -> None:
+    """The report says so: it is the weakest evidence there is."""
+    fields = judge(None, "", {"test": "tests/test_x.py::test_y", "failed": False})
+    assert (
+        caught_by(Verdict(DEEP, seconds=120.0, **fields)) == "test_x.py::test_y, at the time limit"
+    )
 
 
 def test_the_evidence_is_what_the_sweep_or_the_group_holds() -> None:

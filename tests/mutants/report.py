@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from statistics import median
 from typing import Any, NamedTuple, TextIO
 
 from tests.mutants.fault import MODELS
-from tests.mutants.trial import Result, Verdict
+from tests.mutants.trial import HANGS, Result, Verdict
 
 WIDTH = 24  # characters of the bar
 MACHINE = "::runTest"  # how pytest calls what a state machine does
@@ -42,7 +41,7 @@ class Bar:
         self._stream = stream or sys.stderr
         self._total = total
         self._done = 0
-        self._write("first the tests without any fault\n" if total else "")
+        self._write("first the tests without any fault\n")
 
     def step(self, verdict: Verdict) -> None:
         """Show one more verdict."""
@@ -66,13 +65,13 @@ class Bar:
 
 
 def caught_by(verdict: Verdict) -> str:
-    """Return the test that saw a fault, and of a state machine the invariant."""
+    """Return the test that saw a fault, without its parameters; of a machine the invariant."""
     if verdict.test is None:
         return "nothing" if verdict.result is Result.SURVIVED else "the run itself"
-    test = verdict.test.removeprefix("tests/")
+    test = verdict.test.removeprefix("tests/").partition("[")[0]
     if test.endswith(MACHINE) and verdict.where is not None:
         return f"{test.removesuffix(MACHINE)}, {verdict.where}"
-    return test
+    return f"{test}, {HANGS}" if verdict.error == HANGS else test
 
 
 def examples(verdict: Verdict) -> str:
@@ -151,7 +150,7 @@ def as_markdown(verdicts: Sequence[Verdict], took: Took) -> str:
         "|---|---|---|--:|--:|",
     ]
     lines += [
-        f"| {_cell(v.fault.breaks)} | `{v.fault.file}` | {_cell(_code(caught_by(v)))} "
+        f"| {v.fault.breaks} | `{v.fault.file}` | {_code(caught_by(v))} "
         f"| {examples(v)} | {v.seconds:.1f} |"
         for v in verdicts
     ]
@@ -161,8 +160,3 @@ def as_markdown(verdicts: Sequence[Verdict], took: Took) -> str:
 def _code(text: str) -> str:
     test, comma, where = text.partition(", ")
     return f"`{test}`{comma}" + (f"`{where}`" if comma else "")
-
-
-def _cell(text: str) -> str:
-    """Return text that cannot end its cell; stars are stars."""
-    return re.sub(r"(?<!`)\*\*(?!`)", r"\\*\\*", text.replace("|", "\\|"))
