@@ -73,7 +73,7 @@ def summary(sweep: Report, soak: Report, examples: Report) -> list[str]:
     rows = [
         ("simulated runs, none failed",
          f"{sweep['runs']:,} of {len(sweep['scenarios'])} scenarios, "
-         f"{sweep['steps'] / 1e6:.1f} million steps",
+         f"{sweep['steps'] / 1e6:.1f} million steps, in {sweep['cpu_seconds']:.0f} s of CPU",
          "`python -m tests.sweep --json docs/reliability/sweep.json`"),
         ("virtual time covered", _span(sweep["virtual_seconds"]), "the same"),
         ("faults injected", f"{sum(faults.values()):,}: {listed}", "the same"),

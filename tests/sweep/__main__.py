@@ -82,6 +82,7 @@ def figures(results: Results, seconds: float) -> dict[str, Any]:
         together.add(each)
     return {
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(sum(os.times()[:4]), 1),  # of the processes that have ended, too
         **asdict(together),
         "scenarios": {name: asdict(each) for name, each in sorted(results.items())},
     }
@@ -112,7 +113,10 @@ def show(report: dict[str, Any]) -> None:
         )
     listed = sorted(report["faults"].items(), key=lambda item: -item[1])
     print("faults:", ", ".join(f"{count:,} {name}" for name, count in listed) or "none")
-    print(f"{report['runs']:,} runs in {report['seconds']} s, {len(report['failures'])} failed")
+    print(
+        f"{report['runs']:,} runs in {report['seconds']} s ({report['cpu_seconds']} s of CPU), "
+        f"{len(report['failures'])} failed"
+    )
     for failure in report["failures"]:
         print(failure)
 
