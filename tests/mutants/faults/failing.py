@@ -223,8 +223,16 @@ FAULTS = (
         "restart-overtakes-the-end",
         "An instance is built while another restart still ends the one before it.",
         "life.py",
-        "            await asyncio.wait({self._halting})\n        if (self.hooks",
-        "            pass\n        if (self.hooks",
+        "            await asyncio.wait({self._halting})\n        unended",
+        "            pass\n        unended",
+        SUPERVISION,
+    ),
+    Fault(
+        "restart-begins-the-condemned",
+        "An instance begins that a later restart has yet to end.",
+        "life.py",
+        "if unended or (self.hooks",
+        "if (self.hooks",
         SUPERVISION,
     ),
     Fault(

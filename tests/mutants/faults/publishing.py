@@ -141,8 +141,8 @@ FAULTS = (
         "await-does-not-wait",
         "Awaiting a receipt returns while its deliveries stand in lines.",
         "receipt.py",
-        "if self.places or self.refusal is not None or not self.route.routed:",
-        "if self.refusal is not None or not self.route.routed:",
+        "if extra.places or extra.refusal is not None or not self.route.routed:",
+        "if extra.refusal is not None or not self.route.routed:",
         (BUS_MODEL,),
     ),
     Fault(
