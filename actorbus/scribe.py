@@ -27,6 +27,8 @@ from actorbus.watch import hear, ring
 
 UNCOMMITTED = 10_000  # events that wait for a commit, at most
 TOGETHER = 2_000  # operations in one commit, about
+TURN = 0.003  # seconds the loop is kept for results, about
+SOME = 16  # results between two looks at the clock
 PATIENCE = 0.005  # seconds a settled delivery may wait for a commit to ride in
 
 Done = Callable[[Any, JournalError | None], None]
@@ -52,6 +54,8 @@ class _Work(msgspec.Struct, eq=False):
     call: Callable[[], Any] | None = None
     results: Sequence[Any] = ()
     errors: dict[int, JournalError] = {}
+    count: int = 1  # how many pieces of work it was made of
+    told: int = 0  # how many of those who wait have been told
 
 
 class Scribe:
@@ -83,6 +87,7 @@ class Scribe:
         self._sealing: asyncio.Handle | None = None
         self._ready: deque[_Work] = deque()
         self._under_way = 0
+        self._finished: deque[_Work] = deque()
         self._working = False
         self._lock = threading.Lock()
         self._bells: list[asyncio.Future[None]] = []
@@ -110,6 +115,7 @@ class Scribe:
             heed(self.threads)
         self._next, self._sealing, self._under_way, self.uncommitted = _Work(loop), None, 0, 0
         self._settling.clear()
+        self._finished.clear()
         self._bells.clear()
         if not self._open:
             self._open, self._opened = True, None
@@ -313,19 +319,43 @@ class Scribe:
     # -- back on the loop -------------------------------------------------------------------------
 
     def _finish(self, work: _Work, count: int) -> None:
+        """Pass results on, in order, without keeping the loop for longer than a turn."""
         if work.loop is not self._loop:
             return
-        for index, done in enumerate(work.done):
-            error = work.errors.get(index)
-            result = None if error is not None else work.results[index]
-            if work.call is None and isinstance(work.operations[index], Append):
-                self.uncommitted -= 1
-            if isinstance(result, Appended):
-                self.last = max(self.last, result.seq)
-            done(result, error)
-        self._under_way -= count
-        ring(self._bells)
-        self._eased()
+        work.count = count
+        self._finished.append(work)
+        if len(self._finished) == 1:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        loop = self._loop
+        assert loop is not None  # noqa: S101 something has been put down
+        until = loop.time() + TURN
+        while self._finished:
+            work = self._finished[0]
+            while work.told < len(work.done):
+                for _ in range(SOME):
+                    self._pass_one(work)
+                    if work.told == len(work.done):
+                        break
+                if loop.time() > until:
+                    loop.call_soon(self._pass_on)
+                    return
+            self._finished.popleft()
+            self._under_way -= work.count
+            ring(self._bells)
+            self._eased()
+
+    def _pass_one(self, work: _Work) -> None:
+        index = work.told
+        work.told += 1
+        error = work.errors.get(index)
+        result = None if error is not None else work.results[index]
+        if work.call is None and isinstance(work.operations[index], Append):
+            self.uncommitted -= 1
+        if isinstance(result, Appended):
+            self.last = max(self.last, result.seq)
+        work.done[index](result, error)
 
 
 def _fits(works: list[_Work], work: _Work) -> bool:
