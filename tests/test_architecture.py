@@ -52,6 +52,7 @@ ONLY_IN = {
     "uvicorn": {"cli"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "hypothesis": {"testing"},
     "pytest": {"testing"},
     "pytest_asyncio": {"testing"},
     "sqlite3": {

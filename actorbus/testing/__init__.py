@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actorbus.testing.cutting import Cut, cancel_at
     from actorbus.testing.errors import SimulationDeadlock, StepLimitError, SweepFailure
+    from actorbus.testing.model import BusModel
     from actorbus.testing.order import Policy
     from actorbus.testing.recorder import Recorder
     from actorbus.testing.simulation import MAX_STEPS, Run, simulate
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_STEPS",
+    "BusModel",
     "Counts",
     "Cut",
     "Policy",
@@ -74,6 +76,7 @@ __all__ = [
 _HOMES = {
     "cutting": ("Cut", "cancel_at"),
     "errors": ("SimulationDeadlock", "StepLimitError", "SweepFailure"),
+    "model": ("BusModel",),
     "order": ("Policy",),
     "recorder": ("Recorder",),
     "simulation": ("MAX_STEPS", "Run", "simulate"),
