@@ -137,9 +137,9 @@ def _waits(node: Node, asking: Hand) -> Sequence[Wait[Node]] | None:
         return None
     life = node.life
     workers = [worker for worker in life.workers if worker.holds is not None]
-    if node.state is not ActorState.RUNNING:
+    if node.state is not ActorState.RUNNING and not life.probing:
         return None
-    if len(workers) < node.options.concurrency:
+    if len(workers) < (1 if life.probing else node.options.concurrency):
         keys = set() if life.keys is None else life.keys.held_up_by()
         if not keys:
             return None

@@ -24,6 +24,7 @@ from actorbus import (
     Event,
     EventBus,
     Receipt,
+    RestartPolicy,
     RetryPolicy,
 )
 from tests.conftest import heed_threads
@@ -64,6 +65,31 @@ async def test_awaiting_room_in_ones_own_full_mailbox(bus: EventBus) -> None:
     assert "s -> s" in str(errors[0])
     assert dead(bus) == [("s", 12)]
     assert bus.audit().totals.acked == 3
+
+
+async def test_a_probe_that_waits_for_its_own_actor(bus: EventBus) -> None:
+    """A suspended actor has one worker, its probe: what that waits for nobody else will do."""
+    errors: list[DeadlockError] = []
+
+    async def handler(data: str) -> None:
+        if data == "fail":
+            raise ValueError
+        if data == "probe":
+            try:
+                await bus.publish("t", "behind").settled()
+            except DeadlockError as error:
+                errors.append(error)
+
+    bus.subscribe(
+        "t", handler, name="s", on_failure="restart", restart=RestartPolicy(max_restarts=0),
+        concurrency=2, **ONCE,
+    )  # fmt: skip
+    for data in ("fail", "probe"):
+        bus.publish("t", data)
+        await bus.settle()
+    await asyncio.sleep(100)
+    assert [error.cycle for error in errors] == [("s",)]
+    assert dead(bus) == [("s", "behind")]
 
 
 async def test_not_awaiting_is_no_deadlock(bus: EventBus) -> None:
