@@ -283,6 +283,8 @@ class ThreadWorker(Worker):
         """Leave the thread to itself."""
         super().abandon()
         self.abandoned = True
+        if self.hop is not None:
+            self.hop.cut()  # now: until the task ends a thread may begin what is dead
         self.hop = None
         if self.task is not None:
             self.task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -79,6 +80,37 @@ def test_the_order_does_not_depend_on_where_objects_lie(scenario: Scenario) -> N
         kept += [object() for _ in range(clutter)]
 
     assert len(seen) == 1
+
+
+async def cut_off_before_a_thread_was_free() -> int:
+    """A close cuts off what waits for a thread; return how many letters a handler finds."""
+    bus, seen = EventBus("cut"), [0]
+
+    @bus.subscribe("a:b", name="thread", concurrency=2)
+    def thread(data: Any) -> None:
+        seen.append(len(bus.dead_letters.list(subscription="thread")))
+
+    @bus.subscribe("a:b", name="hangs")
+    async def hangs(data: Any) -> None:
+        await asyncio.sleep(1000)
+
+    @bus.subscribe("a:c", name="blocks", inline=True)
+    def blocks(data: Any) -> None:
+        time.sleep(2)  # meanwhile both the deadline passes and the thread gets free
+
+    async with bus:
+        bus.publish("a:b")
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(bus.close(0.0001))
+        bus.publish("a:c", cause=Event("a:b", None, 0.0))
+        await closing
+    return max(seen)
+
+
+def test_a_thread_begins_nothing_that_is_dead() -> None:
+    """What a close has cut off is not handled afterwards, whatever thread gets free then."""
+    for seed in range(200):
+        assert simulate(cut_off_before_a_thread_was_free, seed=seed).result == 0
 
 
 # -- any order -------------------------------------------------------------------------------------
