@@ -29,6 +29,18 @@ the marks ``actorbus`` and ``virtual_time``. Nothing here is needed in productio
     progress      a bar for the terminal
     sweeping      many runs
 
+    stepping      a simulated loop that runs as far as it is told
+    books         what a model knows of every delivery without asking the bus
+    kin           who is to restart with whom
+    reasons       what has to be true of a delivery that is given up
+    arrivals      where every event goes, and where it must
+    witness       handlers, letters and states, as they are seen
+    stage         a bus on a stepped loop, with a witness
+    scripts       what the handlers of a model do
+    drawing       what Hypothesis may choose
+    invariants    what is true after every step
+    model         `BusModel`, to subclass; it needs Hypothesis
+
     virtual       a loop for ordinary tests, whose time jumps instead of passing
     recorder      what was published, and assertions that show what was published instead
     guard         what a test must not leave behind

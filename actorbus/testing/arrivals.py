@@ -90,6 +90,7 @@ class Arrivals:
     def _publish(self, real: Any, topic: str, data: Any = None, **options: Any) -> Any:
         if asyncio._get_running_loop() is None:
             return real(topic, data, **options)  # from a thread: it is routed when it arrives
+        self.bus._engine.catch_up()  # as it would itself: what threads have published comes first
         with self._routing(topic) as publish:
             receipt = real(topic, data, **options)
             if publish.number is None:  # not dispatched: the plain case

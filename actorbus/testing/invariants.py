@@ -33,7 +33,7 @@ class BrokenInvariantError(AssertionError):
 class Invariants(Stage):
     """The invariants of a bus in memory."""
 
-    def look(self, name: str, found: list[str]) -> None:
+    def _look(self, name: str, found: list[str]) -> None:
         """Raise if an invariant is broken, by what was found now or seen before."""
         number = int(name.partition(" ")[0][1:])
         seen = [flaw.text for flaw in self.witness.flaws if flaw.number == number]
@@ -57,7 +57,7 @@ class Invariants(Stage):
             found.append(f"the audit says {told} routed in all, the model {routed}")
         if not audit.balanced:
             found.append(str(audit))
-        self.look("I1 conservation", found)
+        self._look("I1 conservation", found)
 
     def _is_tap(self, name: str) -> bool:
         return any(tap.name == name for tap in self.bus._engine.registry.taps)
@@ -67,7 +67,7 @@ class Invariants(Stage):
 
     def i2_nothing_invented(self) -> None:
         """I2: every event a handler was given, or a letter tells of, came to that subscription."""
-        self.look("I2 nothing invented", [])
+        self._look("I2 nothing invented", [])
 
     def i3_handled_once(self) -> None:
         """I3: a delivery is handled once, tried again as its policy says, never twice at once."""
@@ -78,18 +78,18 @@ class Invariants(Stage):
             for account in book.accounts.values()
             if account.acked > account.routed
         ]
-        self.look("I3 handled once", found)
+        self._look("I3 handled once", found)
 
     def i4_order(self) -> None:
         """I4: one worker begins events in publish order; one key's events likewise, one by one."""
-        self.look("I4 order", [])
+        self._look("I4 order", [])
 
     def i5_settled_is_final(self) -> None:
         """I5: after its ack, its letter or its replacement a delivery is not touched again."""
-        self.look("I5 settled is final", [])
+        self._look("I5 settled is final", [])
 
     def i6_bounds(self) -> None:
-        """I6: mailboxes, lines, workers, dead letters, history and the router's cache are bounded."""
+        """I6: mailboxes, lines, workers, letters, history and the router's cache are bounded."""
         found: list[str] = []
         for book in self.witness.books.values():
             if book.open:
@@ -104,7 +104,7 @@ class Invariants(Stage):
         cached = len(router._young.routes) + len(router._old.routes)
         if cached > 2 * router._cache_size:
             found.append(f"{cached} topics are cached, of 2 * {router._cache_size}")
-        self.look("I6 bounds", found)
+        self._look("I6 bounds", found)
 
     def i7_receipts(self) -> None:
         """I7: a receipt resolves once, with the truth: admitted or given up, settled or not."""
@@ -112,16 +112,16 @@ class Invariants(Stage):
             del self.waiters[task]
             if not task.cancelled():
                 task.result()
-        self.look("I7 receipts", [])
+        self._look("I7 receipts", [])
 
     def i9_subscription_interval(self) -> None:
         """I9: an event goes to who subscribed before it and has not left, and to nobody else."""
-        self.look("I9 subscription interval", [])
+        self._look("I9 subscription interval", [])
 
     def i11_restart_intensity(self) -> None:
         """I11: restarts follow strategy and budget: as often as they allow, and no oftener."""
         self.witness.check_kin()
-        self.look("I11 restart intensity", [])
+        self._look("I11 restart intensity", [])
 
     def i8_liveness(self) -> None:
         """I8: when no handler hangs any more, everything is settled and everybody has his answer.
@@ -143,7 +143,7 @@ class Invariants(Stage):
             terms = book.sub.terms()
             if terms.pending:
                 found.append(f"{book.name!r} still has {terms}")
-        self.look("I8 liveness", found)
+        self._look("I8 liveness", found)
 
     def i12_closed(self, abandoned: tuple[str, ...]) -> None:
         """I12: after close() no handler runs; no task, thread or timer remains but what it names.
@@ -165,7 +165,7 @@ class Invariants(Stage):
         busy = self.bus._engine.threads.owners - {*abandoned}
         if busy:
             found.append(f"threads still work for {sorted(busy)}")
-        self.look("I12 closed means closed", found)
+        self._look("I12 closed means closed", found)
 
     @invariant()
     def everything_holds(self) -> None:

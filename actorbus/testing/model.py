@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule
+try:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import initialize, precondition, rule
+except ImportError as error:
+    raise ImportError(
+        "BusModel needs Hypothesis: pip install hypothesis, or the extra actorbus[test]"
+    ) from error
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.event import Event
@@ -54,7 +59,7 @@ class BusModel(Invariants):
 
             @rule(amount=st.integers(1, 2))
             def order(self, amount):
-                self.call(self.bus.publish, "shop:order", amount)
+                self.call(self.try_publish, "shop:order", amount)
 
             @invariant()
             def never_oversold(self):
@@ -72,9 +77,10 @@ class BusModel(Invariants):
     What is yours to set: `bus_options` or `make_bus`, for the bus; `most_strangers`, how many
     subscriptions the model makes (0 for none but yours); `most_supervisors`.
 
-    What is yours to use: `call`, for anything that needs the loop, and `begin`, for a coroutine,
-    in rules; `published` and `handled`; `admission` and `settlement`, which wait for a receipt
-    and check it; `step`, `advance` and every other rule.
+    What is yours to use in rules: `call`, for anything that needs the loop; `try_publish`, which
+    knows that the bus may be closed; `begin`, for a coroutine; `published` and `handled`;
+    `admission` and `settlement`, which wait for a receipt and check it; `step`, `advance` and
+    every other rule.
 
     A failure prints its rules, which can be run as a test, and a ``@reproduce_failure`` line. Where
     a rule takes an ``order``, 0 is asyncio's own and any other number seeds one.
@@ -98,13 +104,18 @@ class BusModel(Invariants):
 
     @initialize(
         seed=drawing.orders,
-        first=st.lists(st.tuples(drawing.kinds, drawing.policies), min_size=1, max_size=3),
+        strategy=st.none() | drawing.strategies,
+        first=st.lists(st.tuples(drawing.kinds, drawing.policies), min_size=1, max_size=4),
     )
-    def begin_with(self, seed: int, first: list[tuple[str, dict[str, Any]]]) -> None:
+    def begin_with(
+        self, seed: int, strategy: str | None, first: list[tuple[str, dict[str, Any]]]
+    ) -> None:
         """Have somebody to publish to; `seed` decides the delays of threads."""
         self.loop.workers._chance.seed(seed)
-        for kind, policy in first if self.most_strangers else ():
-            self.subscribe(["**"], kind, policy, 0)
+        if strategy is not None and self.most_supervisors:
+            self.supervise(0, strategy, 2, 60.0)
+        for kind, policy in first[: self.most_strangers]:
+            self.subscribe(["**"], kind, policy, len(self.supervisors))
 
     @precondition(lambda self: len(self.supervisors) < self.most_supervisors)
     @rule(
@@ -283,7 +294,7 @@ class BusModel(Invariants):
         found = [] if took <= timeout + GRACE else [f"close({timeout}) took {took} s"]
         self.abandoned += report.abandoned
         self.i12_closed(self.abandoned)
-        self.look("I12 closed means closed", found)
+        self._look("I12 closed means closed", found)
 
     @precondition(lambda self: self.witness.closed)
     @rule()

@@ -111,13 +111,13 @@ def _suspended(book: Book, _: Account, __: DeadLetter) -> str | None:
 
 
 def _interrupted(book: Book, account: Account, _: DeadLetter) -> str | None:
-    fits = book.options.once and account.attempts
+    fits = book.options.once and (account.attempts or book.threaded)
     return None if fits else "it may run again, or has never begun"
 
 
-def _poison(_: Book, account: Account, __: DeadLetter) -> str | None:
+def _poison(book: Book, account: Account, _: DeadLetter) -> str | None:
     cut = account.attempts - account.failed
-    return None if cut >= LIVES else f"it was interrupted {cut} times"
+    return None if cut >= LIVES or book.threaded else f"it was interrupted {cut} times"
 
 
 def _late(book: Book, account: Account, _: DeadLetter) -> str | None:

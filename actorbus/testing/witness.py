@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ from actorbus.subscription import Subscription
 from actorbus.testing.arrivals import Arrivals
 from actorbus.testing.books import Account, Attempt, Book
 from actorbus.testing.reasons import unreasonable
-from actorbus.words import ActorState, DeadReason
+from actorbus.words import ActorState, DeadReason, Overflow
 
 
 class Witness(Arrivals):
@@ -103,6 +102,7 @@ class Witness(Arrivals):
 
     def ended(self, book: Book) -> None:
         """Take note that a subscription is to get nothing more."""
+        self.bus._engine.catch_up()  # as the bus would, while it still matches
         book.live = False
         self.kin.dismiss(book)
 
@@ -193,7 +193,7 @@ class Witness(Arrivals):
             if held:
                 self.flaw(4, f"{book.name!r} runs key {account.key!r} twice at the same time")
         first = account.fresh and not account.again and account.attempts == 0
-        if not first or book.latest or account.routed > 1:
+        if not first or book.options.overflow is Overflow.LATEST or account.routed > 1:
             return
         if book.keyed and account.key is None:
             return
@@ -263,7 +263,8 @@ class Witness(Arrivals):
         book.bury(account)
         book.stalled |= letter.reason is DeadReason.OVERFLOW_TIMEOUT
         self.deaths.setdefault(letter.event._number, []).append((book, letter.reason))
-        if letter.reason is DeadReason.RETRIES_EXHAUSTED and letter.attempts:
+        exhausted = letter.reason is DeadReason.RETRIES_EXHAUSTED and letter.attempts > 0
+        if exhausted or book.state is ActorState.SUSPENDED:
             self.check_kin()
             self.kin.failed(book, self.now())
 
@@ -276,8 +277,9 @@ class Witness(Arrivals):
     def _announce(self, real: Any, topic: str, data: Any) -> None:
         if topic.startswith("$bus:actor:"):
             name, state = data["subscription"], ActorState(data["state"])
-            there = (b for b in self._named(name) if b.sub.state is state and b.state is not state)
-            for book in itertools.islice(there, 1):
+            there = [book for book in self._named(name) if book.sub.state is state]
+            there.sort(key=lambda book: book.state is state)  # who has changed, or the newest
+            for book in there[:1]:
                 book.disturbed |= state is not ActorState.RUNNING
                 wrong = self.kin.entered(book, state)
                 if wrong is not None:
