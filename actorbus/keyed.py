@@ -20,7 +20,7 @@ from actorbus.mailbox import Place
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.threaded import ThreadWorker
-from actorbus.words import DeadReason
+from actorbus.words import ActorState, DeadReason
 from actorbus.worker import Worker
 
 
@@ -187,7 +187,8 @@ class KeyedWorker(Worker):
     async def _pause(self, delivery: Delivery, seconds: float) -> bool:
         """Keep the key and give up the worker, unless too many do so already."""
         keys, life = self._keys, self.life
-        if len(keys.later) >= life.sub.options.mailbox:
+        ends = life.state in (ActorState.STOPPING, ActorState.STOPPED)  # nobody else will make it
+        if ends or len(keys.later) >= life.sub.options.mailbox:
             return await super()._pause(delivery, seconds)
         nap = Nap(life.loop, seconds, lambda: self._due(delivery))
         keys.later[delivery] = nap

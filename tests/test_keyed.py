@@ -251,3 +251,24 @@ async def test_a_key_cut_off_by_a_close_is_free_after_the_next_start(make_bus: A
     assert (await bus.publish("a", 2, key=1).settled(timeout=5)).ok
     await bus.close()
     assert got == [0, 2]
+
+
+async def test_a_delivery_in_hand_is_finished_though_its_actor_stops(bus: EventBus) -> None:
+    """It is tried again, by the worker that has it: after a stop there is no other to do it."""
+    attempts: list[float] = []
+
+    async def handler(data: object) -> None:
+        attempts.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(1.0)
+        if len(attempts) == 1:
+            raise ValueError
+
+    bus.subscribe("a:b", handler, name="s", key="key", retry=RetryPolicy(3, 0.5, jitter="none"))
+    bus.publish("a:b", key="k")
+    await asyncio.sleep(0.5)
+    ref = bus.actor("s")
+    assert ref is not None
+    await ref.stop()
+
+    assert len(attempts) == 2
+    assert bus.audit().totals.acked == 1
