@@ -267,6 +267,8 @@ class Traffic:
         sub = self.registry.live.get(letter.subscription)
         if sub is None or self.loop is None or not self.running:
             return False
+        if sub.state in (ActorState.STOPPING, ActorState.STOPPED):  # by a drain: it takes no more
+            return False
         receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())
         if self.recorder is not None:
             receipt.watch = cast("Watch", Farewell(self.recorder.scribe, letter))

@@ -488,3 +488,18 @@ async def test_the_bus_own_events_are_in_no_history_or_statistics(bus: EventBus)
     bus.subscribe(["**", "$bus:**"], late, replay=100)
     await bus.settle()
     assert [topic for topic in replayed if not topic.startswith("$bus:actor")] == ["order:a"]
+
+
+async def test_a_replay_while_the_bus_drains_finds_its_actor_stopped(bus: EventBus) -> None:
+    """It is not admitted where nobody takes it any more: the letter stays."""
+
+    async def refuse(data: object) -> None:
+        raise ValueError
+
+    bus.subscribe("a:b", refuse, name="s", retry=RetryPolicy.none())
+    await bus.publish("a:b").settled()
+    life: Any = bus._registry.live["s"].life
+    await life.stop("drained", for_good=False)  # as a drain does, one after the other
+    assert await bus.dead_letters.replay() == 0
+    assert len(bus.dead_letters) == 1
+    assert bus.audit().totals.pending == 0

@@ -16,7 +16,7 @@ from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.event import Event
 from actorbus.subscription import Subscription
 from actorbus.testing.books import Account, Book
-from actorbus.testing.kin import Kin
+from actorbus.testing.kin import ENDED, Kin
 from actorbus.words import ActorState, DeadReason
 
 
@@ -213,7 +213,8 @@ class Arrivals:
 
     async def _redeliver(self, letter: DeadLetter) -> bool:
         book = self.newest.get(letter.subscription)
-        if book is not None and book.live and self.bus._engine.running:
+        stopped = book is not None and book.state in ENDED
+        if book is not None and book.live and self.bus._engine.running and not stopped:
             account = self.route(book, letter.event._number)
             if book.latest:
                 self.keyed(book, account, _Again(letter.event))
