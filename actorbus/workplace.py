@@ -11,7 +11,7 @@ from actorbus.delivery import Delivery, Nap
 from actorbus.event import Event
 from actorbus.subscription import Subscription
 from actorbus.threads import Job
-from actorbus.words import DeadReason
+from actorbus.words import ActorState, DeadReason
 
 
 class Host(Protocol):
@@ -63,6 +63,7 @@ class Workplace(Protocol):
     naps: dict[Nap, None]
     finishing: bool
     probing: bool
+    state: ActorState
     together: bool
     keys: Any
 
