@@ -275,6 +275,8 @@ class Life(Staff):
         self.host.quiet()
         self.background(self.halt(None, None, "suspended"))
         wait = doubling(self._probes, PROBE, PROBE_CAP)
+        if self._probe is not None:  # another worker has failed just before
+            self._probe.cancel()
         self._probe = self.loop.call_later(wait, lambda: self.background(self._begin_probe()))
         self._probes += 1
 

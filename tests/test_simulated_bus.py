@@ -218,3 +218,28 @@ async def stopped_as_it_fails() -> None:
 def test_a_stop_in_the_midst_of_a_restart_comes_to_its_end(policy: str) -> None:
     """Whoever strikes a worker off the list tells the stop that waits for the last one."""
     sweep(stopped_as_it_fails, seeds=range(300), policy=policy)
+
+
+async def suspended_twice_at_once() -> list[str]:
+    """Two workers give their actor up in one moment; return the timers left after the close."""
+    async with EventBus("twice") as bus:
+
+        async def fail(data: Any) -> None:
+            await asyncio.sleep(1)
+            raise ValueError
+
+        bus.subscribe(
+            "a:b", fail, name="s", concurrency=2, retry=RetryPolicy.none(),
+            on_failure="restart", restart=RestartPolicy(max_restarts=0),
+        )  # fmt: skip
+        bus.publish("a:b")
+        bus.publish("a:b")
+        await asyncio.sleep(10)
+    loop: Any = asyncio.get_running_loop()
+    return [repr(timer) for timer in loop._scheduled if not timer.cancelled()]
+
+
+def test_an_actor_given_up_twice_leaves_no_timer() -> None:
+    """The clock of its next probe is one, whoever has set it."""
+    for seed in range(20):
+        assert simulate(suspended_twice_at_once, seed=seed).result == []
