@@ -202,10 +202,8 @@ class Life(Staff):
     def _directive(self, error: BaseException, event: Event | None) -> Directive:
         default = Directive.RESTART if self.hooks is not None else Directive.RESUME
         chosen = self.sub.options.on_failure
-        if chosen is None:
-            return default
-        if isinstance(chosen, Directive):
-            return chosen
+        if chosen is None or isinstance(chosen, Directive):
+            return chosen or default
         try:
             return Directive(chosen(error, event))
         except Exception as wrong:
