@@ -6,7 +6,8 @@ A dead letter that is read back has the text of its traceback, but no error obje
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -76,13 +77,20 @@ def recall(journal: Journal, letters: int) -> Memories:
     """
     records = journal.recent(RECALLED, lambda _: True)
     events = [_event(record, index - len(records)) for index, record in enumerate(records)]
-    graves: list[Grave] = []
-    while len(graves) < letters:
-        page = journal.dead(graves[-1].id if graves else "", min(PAGE, letters - len(graves)))
-        if not page:
-            break
-        graves += page
-    return Memories([each for each in events if each is not None], [_letter(g) for g in graves])
+    buried = islice(graves(journal), letters)
+    return Memories([each for each in events if each is not None], [letter_of(g) for g in buried])
+
+
+def graves(journal: Journal) -> Iterator[Grave]:
+    """Yield every dead letter of an open journal once, oldest first; none may leave meanwhile.
+
+    Only a sound one says how far this has come: the journal would not know the id of another.
+    """
+    after, seen = "", set[str]()
+    while page := [each for each in journal.dead(after, PAGE) if each.id not in seen]:
+        yield from page
+        seen = {each.id for each in page}
+        after = next((each.id for each in reversed(page) if each.sound), after)
 
 
 def _event(record: Record, number: int) -> Event | None:
@@ -93,14 +101,16 @@ def _event(record: Record, number: int) -> Event | None:
         return None
 
 
-def _letter(grave: Grave) -> DeadLetter:
-    record = Record(grave.seq, grave.entry)
+def letter_of(grave: Grave) -> DeadLetter:
+    """Return the dead letter that a journal kept; a damaged one died of its checksum."""
+    record = Record(grave.seq, grave.entry, grave.sound)
     try:
         event, detail = decoded(record), _read(grave.detail or b"{}")
-    except (DamagedError, msgspec.DecodeError):
-        event, detail = remains(record), _Detail()
+        reason = DeadReason(grave.reason)
+    except (DamagedError, msgspec.DecodeError, ValueError):
+        event, detail, reason = remains(record), _Detail(), DeadReason.CHECKSUM
     return DeadLetter(
-        event, grave.subscription, DeadReason(grave.reason), attempts=detail.attempts,
+        event, grave.subscription, reason, attempts=detail.attempts,
         first_failed_at=detail.first_failed_at, died_at=grave.died_at, id=grave.id,
         traceback=detail.traceback,
     )  # fmt: skip
