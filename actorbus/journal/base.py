@@ -259,6 +259,8 @@ class Status(msgspec.Struct, frozen=True):
         dead: Dead letters kept.
         cursors: How far each durable subscription has come.
         oldest: Unix seconds of the oldest event kept; 0.0 if there is none.
+        patterns: What each durable subscription listened to when it last joined.
+        ahead: How many deliveries beyond its cursor each has settled, where there are any.
     """
 
     events: int
@@ -269,6 +271,8 @@ class Status(msgspec.Struct, frozen=True):
     dead: int
     cursors: dict[str, int]
     oldest: float
+    patterns: dict[str, tuple[str, ...]] = {}
+    ahead: dict[str, int] = {}
 
 
 @runtime_checkable

@@ -45,6 +45,7 @@ class _Durable(msgspec.Struct):
     """How far one has come, and what the journal was told of it."""
 
     cursor: int
+    patterns: tuple[str, ...] = ()
     window: int = 0
     joined: bool = False
     suspects: int = 0
@@ -165,6 +166,8 @@ class MemoryJournal:
             dead=len(self._graves),
             cursors={name: durable.cursor for name, durable in self._durables.items()},
             oldest=self._events[0].entry.time if self._events else 0.0,
+            patterns={name: durable.patterns for name, durable in self._durables.items()},
+            ahead={name: len(each.ahead) for name, each in self._durables.items() if each.ahead},
         )
 
     def verify(self) -> Iterator[tuple[int, int, str | None]]:
@@ -248,7 +251,7 @@ class MemoryJournal:
     def _join(self, join: Join) -> Standing:
         created = join.durable not in self._durables
         durable = self._durables.setdefault(join.durable, _Durable(self._last))
-        durable.window, durable.joined = join.window, True
+        durable.patterns, durable.window, durable.joined = join.patterns, join.window, True
         return Standing(
             durable.cursor,
             frozenset(durable.ahead),

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
 
+import msgspec
+
 from actorbus.errors import JournalCorruptError
 from actorbus.journal.base import Entry, Grave, Page, Record, Status, Wants
 from actorbus.journal.head import Head
@@ -26,11 +28,13 @@ PAGE_BYTES = 1 << 23
 """Bytes of bodies after which a page ends."""
 _GRAVES = 256
 """Dead letters looked at in one piece."""
+_patterns = msgspec.json.Decoder(tuple[str, ...]).decode
 _DAMAGE = (TypeError, ValueError, struct.error)
 """What reading a damaged column may raise."""
 _FORWARD = "SELECT * FROM event WHERE seq > ? ORDER BY seq"
 _BACKWARD = """
 SELECT seq, topic FROM event WHERE seq > ? AND seq < ? AND time >= ? ORDER BY seq DESC"""
+_AHEAD = "SELECT name, count(*) FROM ahead JOIN durable ON number = durable GROUP BY number"
 _BURIED = """
 SELECT * FROM dead WHERE number > ifnull((SELECT number FROM dead WHERE id = ?), 0)
 ORDER BY number LIMIT ?"""
@@ -106,8 +110,9 @@ def verify(connection: sqlite3.Connection, head: Head) -> Iterator[tuple[int, in
 
 
 def status(connection: sqlite3.Connection, head: Head, size: int, limit: int) -> Status:
-    """Return a journal's figures, without counting anything."""
+    """Return a journal's figures, without counting events."""
     ask = connection.execute
+    durables = [Durable.of(row) for row in ask("SELECT * FROM durable")]
     events = head.last - head.pruned
     oldest = ask("SELECT time FROM event WHERE seq = ?", (head.pruned + 1,)).fetchone()
     return Status(
@@ -117,8 +122,10 @@ def status(connection: sqlite3.Connection, head: Head, size: int, limit: int) ->
         bytes=size,
         limit=limit,
         dead=head.dead,
-        cursors={_text(name): cursor for name, cursor in ask("SELECT name, cursor FROM durable")},
+        cursors={_text(each.name): each.cursor for each in durables},
         oldest=_as(float, oldest and oldest[0]),
+        patterns={_text(each.name): _patterns(each.patterns) for each in durables},
+        ahead={_text(name): count for name, count in ask(_AHEAD)},
     )
 
 

@@ -201,6 +201,17 @@ class JournalContract:
             (standing,) = journal.commit([Join("billing", ("**",), 10)])
             assert standing == Standing(4, frozenset({6, 7}), {8: 2})
 
+    def test_status_tells_how_far_each_durable_is(self, journal: Journal) -> None:
+        """What it listens to, its cursor, and how much it has settled beyond."""
+        journal.commit([Join("billing", ("a:*", "b"), 10), Join("audit", ("**",), 10)])
+        journal.commit([Append(entry(str(i))) for i in range(9)])
+        journal.commit([Settle("billing", 4, (6, 7))])
+        status = journal.status()
+
+        assert status.patterns == {"billing": ("a:*", "b"), "audit": ("**",)}
+        assert status.cursors == {"billing": 4, "audit": 0}
+        assert status.ahead == {"billing": 2}
+
     def test_suspects_are_those_of_the_last_end(self, tmp_path: Path) -> None:
         """As many as the window it had; none after a clean end; kept while nobody joins."""
 
