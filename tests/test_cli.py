@@ -167,7 +167,9 @@ def test_commands_that_have_not_landed_are_absent() -> None:
     """There are no stubs."""
     listing = actorbus("--help").stdout.partition("Commands")[2]
 
-    assert re.findall(r"^\W+([a-z-]+) {2}", listing, re.MULTILINE) == ["demo", "match"]
+    assert re.findall(r"^\W+([a-z-]+) {2}", listing, re.MULTILINE) == [
+        "demo", "match", "journal", "dead-letters",
+    ]  # fmt: skip
 
 
 def test_missing_cli_extra_is_named() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from actorbus.cli import journal_commands
 from actorbus.cli.errors import CommandError
 from actorbus.errors import ActorBusError
 
@@ -26,6 +27,8 @@ ABOUT = """Events inside your process with the guarantees of a broker.
 Start here:
   actorbus demo                        a task manager on events, with metrics
   actorbus match shop:bus order:paid   who would get this event, and who would not
+  actorbus journal info URL            what a durable bus keeps, and for whom
+  actorbus dead-letters list URL       which deliveries it has given up, and why
 """
 
 ABOUT_DEMO = """Run a task manager whose HTTP API publishes events: one process, no server needed.
@@ -100,6 +103,10 @@ def match(
     from actorbus.cli.match import explain
 
     raise typer.Exit(explain(bus, topic, as_json=as_json))
+
+
+app.add_typer(journal_commands.journal, name="journal")
+app.add_typer(journal_commands.dead_letters, name="dead-letters")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

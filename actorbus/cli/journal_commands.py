@@ -1,0 +1,266 @@
+"""The commands `actorbus journal …` and `actorbus dead-letters …`: options and help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from actorbus.cli.errors import CommandError
+from actorbus.words import DeadReason
+
+ABOUT_JOURNAL = """Look at the journal of a durable bus, check it, prune it, take it elsewhere.
+
+The journal must be at rest: a process that has it open is named, and has to close it first. Give
+the URL that your program gives to its bus, for its options say how long events are kept; or set
+ACTORBUS_URL to it.
+
+\b
+Examples:
+  actorbus journal info sqlite:///events.db
+  actorbus journal verify sqlite:///events.db
+  actorbus journal prune "sqlite:///events.db?retention=86400"
+  actorbus journal export sqlite:///events.db --pattern "order:**" -o orders.jsonl
+  actorbus journal forget sqlite:///events.db billing --yes
+"""
+
+ABOUT_INFO = """Print how much a journal holds, and how far each durable subscription has come.
+
+The lag of a durable subscription is how many events of its patterns it has not settled.
+
+\b
+Examples:
+  actorbus journal info sqlite:///events.db
+  ACTORBUS_URL=sqlite:///events.db actorbus journal info --json
+"""
+
+ABOUT_VERIFY = """Look at every event, dead letter and note, and print what is wrong, a line each.
+
+The exit code is 0 if nothing is wrong, else 1.
+
+\b
+Examples:
+  actorbus journal verify sqlite:///events.db
+  actorbus journal verify sqlite:///events.db --json
+"""
+
+ABOUT_PRUNE = """Remove the events that are past retention and that nobody needs.
+
+How long events are kept is an option of the URL: a week, if it does not say otherwise. Dead letters
+stay, and so does what a durable subscription has not settled.
+
+\b
+Examples:
+  actorbus journal prune "sqlite:///events.db?retention=86400"
+  actorbus journal prune "sqlite:///events.db?retention=86400" --json
+"""
+
+ABOUT_EXPORT = """Write events as JSON lines, oldest first.
+
+Each line has seq, id, topic, time (Unix seconds), key, headers, correlation_id, causation_id and
+data. A damaged event says so in its line, and the exit code is 1.
+
+\b
+Examples:
+  actorbus journal export sqlite:///events.db | head
+  actorbus journal export sqlite:///events.db --pattern "order:**" --since 2026-01-31 -o o.jsonl
+"""
+
+ABOUT_FORGET = """Forget a durable subscription that never comes back.
+
+As long as it is known, everything it has not settled is kept for it.
+
+\b
+Examples:
+  actorbus journal forget sqlite:///events.db billing --yes
+"""
+
+ABOUT_LETTERS = """Look at the dead letters in the journal of a durable bus, and discard them.
+
+The journal must be at rest: a process that has it open is named, and has to close it first. Its URL
+is an argument, or in ACTORBUS_URL. What to do with the dead letters of a bus that runs, replay
+among it, is `bus.dead_letters`.
+
+\b
+Examples:
+  actorbus dead-letters list sqlite:///events.db --topic "order:**"
+  actorbus dead-letters show sqlite:///events.db ID
+  actorbus dead-letters discard sqlite:///events.db ID
+"""
+
+ABOUT_LIST = """Print dead letters, a line each, oldest first.
+
+\b
+Examples:
+  actorbus dead-letters list sqlite:///events.db
+  actorbus dead-letters list sqlite:///events.db --topic "order:**" --reason poison --json
+  actorbus dead-letters list sqlite:///events.db --subscription billing --limit 10
+"""
+
+ABOUT_SHOW = """Print all there is to know of a dead letter, or a test that reproduces it.
+
+The test gives the recorded event to the handler. Where this process cannot know the handler, or
+what it raised, the test says what to fill in, and fails until that is done.
+
+\b
+Examples:
+  actorbus dead-letters show sqlite:///events.db ID
+  actorbus dead-letters show sqlite:///events.db ID --as-pytest > test_dead_letter.py
+"""
+
+ABOUT_DISCARD = """Forget dead letters: those of the ids, or all that fit the options, with --yes.
+
+\b
+Examples:
+  actorbus dead-letters discard sqlite:///events.db ID ID
+  actorbus dead-letters discard sqlite:///events.db --reason invalid_payload --yes
+"""
+
+Url = Annotated[
+    str, typer.Argument(metavar="[URL]", help="Of the journal; default: what ACTORBUS_URL says.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it.")]
+Topic = Annotated[
+    str | None, typer.Option(metavar="PATTERN", help="Those with a topic that matches.")
+]
+Subscription = Annotated[str | None, typer.Option(metavar="NAME", help="Those of this one.")]
+Reason = Annotated[DeadReason | None, typer.Option(help="Those given up for this.")]
+
+journal = typer.Typer(rich_markup_mode=None)
+dead_letters = typer.Typer(rich_markup_mode=None)
+
+
+@journal.callback(
+    invoke_without_command=True, help=ABOUT_JOURNAL, short_help="Look at a journal, and tidy it."
+)
+@dead_letters.callback(
+    invoke_without_command=True, help=ABOUT_LETTERS, short_help="Look at dead letters in a journal."
+)
+def _group(context: typer.Context) -> None:
+    """Show the help when no command is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@journal.command(help=ABOUT_INFO, short_help="Print how much it holds, and for whom.")
+def info(url: Url = "", as_json: AsJson = False) -> None:
+    """Print the figures."""
+    from actorbus.cli.journal import info as show
+
+    raise typer.Exit(show(url, as_json=as_json))
+
+
+@journal.command(help=ABOUT_VERIFY, short_help="Look at everything, and print what is wrong.")
+def verify(url: Url = "", as_json: AsJson = False) -> None:
+    """Check everything."""
+    from actorbus.cli.journal import verify as check
+
+    raise typer.Exit(check(url, as_json=as_json))
+
+
+@journal.command(help=ABOUT_PRUNE, short_help="Remove what is past retention.")
+def prune(url: Url = "", as_json: AsJson = False) -> None:
+    """Remove what is old."""
+    from actorbus.cli.journal import prune as remove
+
+    raise typer.Exit(remove(url, as_json=as_json))
+
+
+@journal.command(help=ABOUT_EXPORT, short_help="Write events as JSON lines.")
+def export(
+    url: Url = "",
+    pattern: Annotated[str, typer.Option(help="Only topics that match.")] = "**",
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only from then on: ISO 8601 (UTC) or Unix seconds."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A new file; default: the terminal."),
+    ] = None,
+) -> None:
+    """Write events."""
+    from actorbus.cli.journal import export as write
+
+    raise typer.Exit(write(url, pattern, since, output))
+
+
+@journal.command(help=ABOUT_FORGET, short_help="Forget a durable subscription.")
+def forget(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="[URL] DURABLE", help="Of the journal; its name.")
+    ],
+    yes: Yes = False,
+) -> None:
+    """Forget a durable subscription."""
+    from actorbus.cli.journal import forget as leave
+
+    url, durable = _one(arguments, "durable subscription")
+    raise typer.Exit(leave(url, durable, yes=yes))
+
+
+@dead_letters.command("list", help=ABOUT_LIST, short_help="Print dead letters, a line each.")
+def list_(
+    url: Url = "",
+    topic: Topic = None,
+    subscription: Subscription = None,
+    reason: Reason = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The last ones at most.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print dead letters."""
+    from actorbus.cli.letters import Filter, show_all
+
+    raise typer.Exit(show_all(url, Filter(topic, subscription, reason), limit, as_json=as_json))
+
+
+@dead_letters.command(help=ABOUT_SHOW, short_help="Print one, or a test that reproduces it.")
+def show(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="[URL] ID", help="Of the journal; of the letter.")
+    ],
+    as_pytest: Annotated[bool, typer.Option("--as-pytest", help="Print a test.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a dead letter."""
+    from actorbus.cli.letters import show_one, show_test
+
+    url, ident = _one(arguments, "dead letter")
+    raise typer.Exit(show_test(url, ident) if as_pytest else show_one(url, ident, as_json=as_json))
+
+
+@dead_letters.command(help=ABOUT_DISCARD, short_help="Forget dead letters.")
+def discard(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="URL|ID", help="Of the journal, and of the letters."),
+    ] = None,
+    topic: Topic = None,
+    subscription: Subscription = None,
+    reason: Reason = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget dead letters."""
+    from actorbus.cli.letters import Filter
+    from actorbus.cli.letters import discard as forget_them
+    from actorbus.cli.rest import split_url
+
+    url, ids = split_url(arguments or [])
+    which = Filter(topic, subscription, reason)
+    raise typer.Exit(forget_them(url, ids, which, yes=yes, as_json=as_json))
+
+
+def _one(arguments: list[str], what: str) -> tuple[str, str]:
+    """Return the URL, if there is one, and the one other argument.
+
+    Raises:
+        CommandError: There is none, or several.
+    """
+    from actorbus.cli.rest import split_url
+
+    url, names = split_url(arguments)
+    if len(names) != 1:
+        raise CommandError(f"expected one {what}, not {len(names)}")
+    return url, names[0]
