@@ -91,28 +91,36 @@ def decode(raw: bytes) -> str:
     return str(raw, "utf-8", "surrogatepass")
 
 
-def prepare(connection: sqlite3.Connection, durability: str) -> None:
+def prepare(connection: sqlite3.Connection, durability: str) -> bool:
     """Set a new connection up, before anything else is asked of it.
 
     The order matters: exclusive locking before WAL keeps the index of the log in memory, so that
-    there is no third file, and a full disk can still be opened.
+    there is no third file, and a full disk can still be opened; and WAL is noted in the file, so
+    whose that is comes first.
+
+    Returns:
+        Whether there are tables already.
 
     Raises:
-        JournalError: The file system does not do what a write-ahead log needs.
+        JournalError: It is another program's database, or of a newer version, or the file system
+            does not do what a write-ahead log needs.
+        JournalCorruptError: It is a journal without its tables.
     """
     connection.text_factory = bytes
     ask = connection.execute
     ask(f"PRAGMA page_size={PAGE}")
     ask("PRAGMA auto_vacuum=INCREMENTAL")
     ask("PRAGMA locking_mode=EXCLUSIVE")
+    ask("PRAGMA mmap_size=0")
+    ask("PRAGMA trusted_schema=OFF")
+    ask("PRAGMA cell_size_check=ON")
+    is_made = identify(connection)
     if ask("PRAGMA journal_mode=WAL").fetchone() != (b"wal",):
         raise JournalError("SQLite cannot keep a write-ahead log here")
     ask(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
     ask("PRAGMA fullfsync=1")  # on a Mac fsync alone leaves the data in the drive's cache
     ask("PRAGMA checkpoint_fullfsync=1")
-    ask("PRAGMA mmap_size=0")
-    ask("PRAGMA trusted_schema=OFF")
-    ask("PRAGMA cell_size_check=ON")
+    return is_made
 
 
 SYNCHRONOUS = {"power": "FULL", "process": "NORMAL"}

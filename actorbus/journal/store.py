@@ -101,12 +101,12 @@ class Store:
         """
         self._connection = connection = self._connect()
         try:
-            schema.prepare(connection, self._durability)
+            is_made = schema.prepare(connection, self._durability)
             ask = connection.execute
             ask(f"PRAGMA wal_autocheckpoint={self._sizes.log // schema.PAGE}")
             ask(f"PRAGMA journal_size_limit={self._sizes.log}")
             self._allow(self._sizes.pages)
-            if not schema.identify(connection):
+            if not is_made:
                 schema.create(connection)
             self.head = find(connection, self._window)
         except BaseException:
