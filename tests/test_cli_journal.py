@@ -18,7 +18,7 @@ import pytest
 
 from actorbus import EventBus, Reject, RetryPolicy
 from actorbus.cli.app import run
-from actorbus.cli.output import progress
+from actorbus.cli.output import progress, show_columns
 from actorbus.journal.base import Join, Settle, Standing
 from actorbus.journal.sqlite import SqliteJournal
 from tests.test_cli import without
@@ -523,6 +523,17 @@ def test_progress_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert "looking" in shown(terminal=True)
     assert shown(terminal=True, show_at_all=False) == ""
     assert shown(terminal=False) == ""
+
+
+def test_text_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever somebody has put into a name or an error, a row stays one line of characters."""
+    show_columns([("a\x1b[2Jb", "one"), ("two\nlines", "\ud800"), ("é", "3")])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "a?[2Jb     one",
+        "two?lines  ?",
+        "é          3",
+    ]
 
 
 def test_rich_is_no_need(events: Path) -> None:

@@ -35,32 +35,38 @@ def info(url: str, *, as_json: bool) -> int:
     with at_rest(url) as (journal, opening), progress("reading what is behind") as tell:
         status = journal.status()
         lags = _lags(journal, status, tell)
-    durables = [
-        {"name": name, "patterns": status.patterns[name], "cursor": cursor, "lag": lags[name]}
-        for name, cursor in status.cursors.items()
-    ]
-    if as_json:
-        show_json({
-            "url": journal.url, "events": status.events, "first": status.first,
-            "last": status.last, "oldest": status.oldest or None, "bytes": status.bytes,
-            "limit": status.limit, "dead_letters": status.dead, "clean": opening.clean,
-            "durables": durables,
-        })  # fmt: skip
-        return 0
-    limit = f"{status.limit:,}" if status.limit else "any"
-    show_columns([
-        ("journal", journal.url),
-        ("events", f"{status.events:,}, from {status.first:,} to {status.last:,}"),
-        ("oldest", moment(status.oldest)),
-        ("bytes", f"{status.bytes:,} of {limit}"),
-        ("dead letters", f"{status.dead:,}"),
-        ("last stop", "clean" if opening.clean else "unclean: the next owner takes care"),
-    ])  # fmt: skip
-    if durables:
-        print()
-        rows = [(str(each["name"]), f"{each['cursor']:,}", f"{each['lag']:,}") for each in durables]
-        show_columns([("durable", "cursor", "lag"), *rows])
+    facts = {
+        "url": journal.url,
+        "events": status.events,
+        "first": status.first,
+        "last": status.last,
+        "oldest": status.oldest or None,
+        "bytes": status.bytes,
+        "limit": status.limit,
+        "dead_letters": status.dead,
+        "clean": opening.clean,
+        "durables": [
+            {"name": name, "patterns": status.patterns[name], "cursor": cursor, "lag": lags[name]}
+            for name, cursor in status.cursors.items()
+        ],
+    }
+    (show_json if as_json else _show_facts)(facts)
     return 0
+
+
+def _show_facts(facts: dict[str, Any]) -> None:
+    show_columns([
+        ("journal", facts["url"]),
+        ("events", "{events:,}, from {first:,} to {last:,}".format_map(facts)),
+        ("oldest", moment(facts["oldest"])),
+        ("bytes", "{bytes:,} of {limit:,}".format_map(facts)),
+        ("dead letters", f"{facts['dead_letters']:,}"),
+        ("last stop", "clean" if facts["clean"] else "unclean: the next owner takes care"),
+    ])  # fmt: skip
+    if facts["durables"]:
+        print()
+        rows = [(d["name"], f"{d['cursor']:,}", f"{d['lag']:,}") for d in facts["durables"]]
+        show_columns([("durable", "cursor", "lag"), *rows])
 
 
 def verify(url: str, *, as_json: bool) -> int:
@@ -173,7 +179,10 @@ def forget(url: str, durable: str, *, yes: bool) -> int:
 
 
 def _lags(journal: Journal, status: Status, tell: Tell) -> dict[str, int]:
-    """Count what each durable subscription has not settled, by the patterns it had last."""
+    """Count what each durable subscription has not settled, by the patterns it had last.
+
+    A damaged event is everybody's: its topic may be what is damaged.
+    """
     patterns = {name: [*map(Pattern, texts)] for name, texts in status.patterns.items()}
     lags = {name: -status.ahead.get(name, 0) for name in status.cursors}
 

@@ -26,7 +26,8 @@ Examples:
 
 ABOUT_INFO = """Print how much a journal holds, and how far each durable subscription has come.
 
-The lag of a durable subscription is how many events of its patterns it has not settled.
+The lag of a durable subscription is how many events of its patterns it has not settled; those that
+its exclude= takes out again are counted, for the journal does not know it.
 
 \b
 Examples:
@@ -78,8 +79,8 @@ Examples:
 ABOUT_LETTERS = """Look at the dead letters in the journal of a durable bus, and discard them.
 
 The journal must be at rest: a process that has it open is named, and has to close it first. Its URL
-is an argument, or in ACTORBUS_URL. What to do with the dead letters of a bus that runs, replay
-among it, is `bus.dead_letters`.
+is an argument, or in ACTORBUS_URL. While the bus runs, `bus.dead_letters` does the same, and can
+replay them.
 
 \b
 Examples:

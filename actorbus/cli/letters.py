@@ -88,11 +88,11 @@ def show_one(url: str, ident: str, *, as_json: bool) -> int:
         ConfigurationError, JournalError: As for `at_rest`.
     """
     letter = _find(url, ident)
-    known = {**_summary(letter), "event": fields_of(letter.event), "traceback": letter.traceback}
     if as_json:
-        show_json(known)
+        more = {"event": fields_of(letter.event), "traceback": letter.traceback}
+        show_json(_summary(letter) | more)
         return 0
-    event = letter.event
+    event, rest = letter.event, ("key", "headers", "correlation_id", "causation_id", "data")
     show_columns([
         ("dead letter", letter.id),
         ("subscription", letter.subscription),
@@ -103,7 +103,7 @@ def show_one(url: str, ident: str, *, as_json: bool) -> int:
         ("event", event.id),
         ("topic", event.topic),
         ("published", moment(event.time)),
-        *((name, repr(known["event"][name])) for name in _EVENT_S),
+        *((name, repr(getattr(event, name))) for name in rest),
     ])  # fmt: skip
     if letter.traceback:
         print(f"\n{plain(letter.traceback).rstrip()}")
@@ -155,9 +155,6 @@ def discard(url: str, ids: list[str], which: Filter, *, yes: bool, as_json: bool
     else:
         print(f"discarded {count} dead letters")
     return 0
-
-
-_EVENT_S = ("key", "headers", "correlation_id", "causation_id", "data")
 
 
 def _letters(journal: Journal) -> Iterator[DeadLetter]:

@@ -21,10 +21,10 @@ def show_json(value: Any) -> None:
 
 def show_columns(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    lines = [[plain(cell).replace("\n", "?") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def plain(text: str) -> str:
