@@ -97,16 +97,16 @@ class Arrivals:
                 self._routed(publish, receipt)
         return receipt
 
-    def _dispatch(self, real: Any, route: Any, receipt: Any) -> None:
+    def _dispatch(self, real: Any, route: Any, receipt: Any, entry: Any = None) -> None:
         publish = self._underway
         if publish is not None and publish.number is None and route.public:
             publish.number = receipt._number
-            real(route, receipt)
+            real(route, receipt, entry)
             self._routed(publish, receipt)
             return
         with self._routing(route.topic) as publish:
             publish.number = receipt._number
-            real(route, receipt)
+            real(route, receipt, entry)
             self._routed(publish, receipt)
 
     def _arrive(self, real: Any, receipt: Any, to: Subscription | None) -> None:

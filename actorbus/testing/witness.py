@@ -113,10 +113,10 @@ class Witness(Arrivals):
             if book.live:
                 book.state = ActorState.STARTING
 
-    def _replay(self, real: Any, sub: Subscription) -> None:
+    def _replay(self, real: Any, sub: Subscription, end: int) -> None:
         book = self.books.get(sub) or self._enter(sub)
         before = sub.ledger.routed
-        real(sub)
+        real(sub, end)
         came = sub.ledger.routed - before
         fitting = [
             number
