@@ -6,8 +6,8 @@ A dead letter that is read back has the text of its traceback, but no error obje
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -50,22 +50,23 @@ class Memories(msgspec.Struct):
     letters: list[DeadLetter]
 
 
-def bury(scribe: Scribe, letter: DeadLetter) -> None:
-    """Keep a dead letter in the journal, if its event can be written."""
+def bury(scribe: Scribe, letter: DeadLetter, seq: int) -> None:
+    """Keep a dead letter in the journal, if its event can be written.
+
+    Args:
+        scribe: The way into the journal.
+        letter: The letter.
+        seq: The number of its event in the journal; 0 if it has none.
+    """
     try:
         _, entry = encoded(letter.event)
     except PayloadError as error:  # told to an actor, and never in the journal
         log.warning("dead letter %s stays in memory only: %s", letter.id, error)
         return
-    detail = _Detail(letter.attempts, letter.first_failed_at, letter.traceback)
-    scribe.put(
-        Bury(
-            Grave(
-                letter.id, letter.subscription, str(letter.reason), entry, letter.died_at,
-                _write(detail),
-            )
-        )
-    )  # fmt: skip
+    detail = _write(_Detail(letter.attempts, letter.first_failed_at, letter.traceback))
+    reason = str(letter.reason)
+    grave = Grave(letter.id, letter.subscription, reason, entry, letter.died_at, detail, seq)
+    scribe.put(Bury(grave))
 
 
 def recall(journal: Journal, letters: int) -> Memories:
@@ -73,11 +74,11 @@ def recall(journal: Journal, letters: int) -> Memories:
 
     Args:
         journal: An open one.
-        letters: Dead letters at most.
+        letters: Dead letters at most, the last ones.
     """
     records = journal.recent(RECALLED, lambda _: True)
     events = [_event(record, index - len(records)) for index, record in enumerate(records)]
-    buried = islice(graves(journal), letters)
+    buried = deque(graves(journal), maxlen=letters)
     return Memories([each for each in events if each is not None], [letter_of(g) for g in buried])
 
 

@@ -12,6 +12,7 @@ down, whether or not they were committed together.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ TOGETHER = 2_000  # operations in one commit, about
 TURN = 0.003  # seconds the loop is kept for results, about
 SOME = 16  # results between two looks at the clock
 PATIENCE = 0.005  # seconds a settled delivery may wait for a commit to ride in
+
+log = logging.getLogger("actorbus")
 
 Done = Callable[[Any, JournalError | None], None]
 """Told of a result, or of why there is none; called on the loop."""
@@ -280,8 +283,8 @@ class Scribe:
         assert work.call is not None  # noqa: S101 the caller has looked
         try:
             work.results = [work.call()]
-        except JournalError as error:
-            work.errors = {0: error}
+        except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
+            work.errors = {0: self._as_error(error)}
 
     def _commit(self, work: _Work) -> None:
         """Commit all of it; if that fails, at least what needs no new room."""
@@ -290,19 +293,28 @@ class Scribe:
             return
         try:
             work.results = self.journal.commit(work.operations)
-        except JournalError as error:
-            work.errors = dict.fromkeys(range(len(work.operations)), error)
+        except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
+            work.errors = dict.fromkeys(range(len(work.operations)), self._as_error(error))
             rest = [i for i, each in enumerate(work.operations) if not isinstance(each, Append)]
             if rest and len(rest) < len(work.operations):
                 try:
                     results = self.journal.commit([work.operations[i] for i in rest])
-                except JournalError:
+                except Exception:  # noqa: BLE001 it has failed as the first one did
                     return
                 found: list[Result] = [None] * len(work.operations)
                 for i, result in zip(rest, results, strict=True):
                     found[i] = result
                     del work.errors[i]
                 work.results = found
+
+    def _as_error(self, error: Exception) -> JournalError:
+        """Return an error of the journal; one it does not know of is a fault of its own."""
+        if isinstance(error, JournalError):
+            return error
+        log.error("the journal %s broke", self.journal.url, exc_info=error)
+        wrapped = JournalError(f"{self.journal.url} broke: {error!r}")
+        wrapped.__cause__ = error
+        return wrapped
 
     def _tell(self, work: _Work, count: int) -> bool:
         """Let the loop know; return False if it is closed, so that nobody wants to."""

@@ -287,11 +287,11 @@ class Traffic:
             return
         self.deliver(self.routes.route(topic), new_event(topic, data))
 
-    def bury(self, letter: DeadLetter) -> None:
-        """Keep, log and announce a dead letter."""
+    def bury(self, letter: DeadLetter, logged: int = 0) -> None:
+        """Keep, log and announce a dead letter; its event may have a number in the journal."""
         self.dead_letters.add(letter)
         if self.recorder is not None and self.running:
-            bury(self.recorder.scribe, letter)
+            bury(self.recorder.scribe, letter, logged)
         now = 0.0 if self.loop is None else self.loop.time()
         self._storm.failure(letter.subscription, letter.reason, letter.error, letter.event, now)
         if self.routes.listened_to and not letter.event.topic.startswith("$"):

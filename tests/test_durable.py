@@ -453,6 +453,41 @@ async def test_a_replay_that_a_crash_interrupts_leaves_the_letter(make_bus: Make
     assert [grave.subscription for grave in image.dead()] == ["d"]
 
 
+async def test_the_last_dead_letters_are_recalled(make_bus: Make) -> None:
+    """Of more than the store holds the last ones are there after a restart; the rest is kept."""
+    journal = MemoryJournal()
+
+    async def fail(data: Any) -> None:
+        raise ValueError
+
+    for first in (0, 4):
+        bus = make_bus(journal=journal, dead_letters=3)
+        bus.subscribe("a:*", fail, name="d", durable="d", retry=RetryPolicy.none())
+        async with bus:
+            if first:
+                assert [each.event.data for each in bus.dead_letters] == [1, 2, 3]
+            for number in range(first, first + 4):
+                await bus.publish("a:b", number)
+            await bus.settle()
+    journal.open("power")
+    assert [(grave.seq, grave.entry.body) for grave in journal.dead()] == [
+        (number + 1, str(number).encode()) for number in range(8)
+    ]
+
+
+async def test_a_journal_that_breaks_is_an_error_and_no_hang(make_bus: Make) -> None:
+    """What an implementation did not foresee is a `JournalError` with that as its cause."""
+
+    class Broken(MemoryJournal):
+        def commit(self, operations: Sequence[Operation]) -> list[Result]:
+            raise KeyError("what")
+
+    async with make_bus(journal=Broken()) as bus:
+        with pytest.raises(JournalError, match="KeyError") as caught:
+            await bus.publish("a:b")
+        assert isinstance(caught.value.__cause__, KeyError)
+
+
 async def test_a_damaged_record_is_a_dead_letter(make_bus: Make) -> None:
     """Its reason is `checksum`, and the rest is delivered."""
     journal, gate, seen = Damaging(), Gate(), Seen()

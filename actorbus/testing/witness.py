@@ -230,7 +230,7 @@ class Witness(Arrivals):
 
     # -- settling ---------------------------------------------------------------------------------
 
-    def _bury(self, real: Any, letter: DeadLetter) -> None:
+    def _bury(self, real: Any, letter: DeadLetter, logged: int = 0) -> None:
         self.buried += 1
         number = letter.event._number
         book = next((b for b in self._named(letter.subscription) if number in b.accounts), None)
@@ -240,7 +240,7 @@ class Witness(Arrivals):
             self.flaw(2, f"{letter.subscription!r} buried event {number}, which never came to it")
         else:
             self._dead(book, account, letter)
-        real(letter)
+        real(letter, logged)
 
     def _named(self, name: str) -> list[Book]:
         newest = self.newest.get(name)
