@@ -109,7 +109,7 @@ def counts(load: Load) -> dict[str, int]:
     """Return what has happened, by name."""
     found = Counter(load.done)
     for row in load.bus.reading().actors:
-        for name in ("succeeded", "errors", "timeouts", "cancelled", "retries", "restarts"):
+        for name in ("errors", "timeouts", "cancelled", "retries", "restarts"):
             found[name] += getattr(row.ledger, name)
         for reason, number in row.ledger.dead.items():
             found[f"dead: {reason}"] += number
