@@ -115,7 +115,7 @@ def soaked(soak: Report) -> list[str]:
         *table(("in the soak, median of", "second fifth", "last fifth", "at most"), drift),
         "",
         f"What happened in it: {happened}. A look came {1000 * soak['late_median']:.1f} ms late in "
-        f"the median. {len(soak['gaps'])} gaps, in which the machine stood still, "
+        f"the median. {len(soak['gaps'])} gaps, in which the process was not run, "
         f"{sum(soak['gaps']):.0f} s together, are not counted as time.",
     ]
 

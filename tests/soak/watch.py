@@ -1,7 +1,7 @@
 """The books and the size of the process, second by second; and what is wrong with them.
 
-A second is one of the loop's, and the soak is so many looks long: a machine that was asleep makes
-a gap, which is counted and otherwise ignored.
+A second is one of the loop's, and the soak is so many looks long: a process that was stopped for a
+while makes a gap, which is counted and otherwise ignored.
 """
 
 from __future__ import annotations
