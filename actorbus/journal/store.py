@@ -4,8 +4,8 @@ Invariant: `Store.head` is what the file holds. A transaction gets a copy to wor
 COMMIT has returned.
 
 After an error that leaves open what is on the disk (a failed sync, say) the answer is looked up:
-the file is closed, opened again, and written through to the end, for what a failed sync has lost no
-later one brings back. Source: "fsyncgate" (PostgreSQL, 2018).
+the file is closed and opened again, and its log written back, for what a failed sync has lost no
+later one brings. Source: "fsyncgate" (PostgreSQL, 2018).
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ class Store:
         return self._connection
 
     def open(self) -> None:
-        """Connect, make the tables if there are none, and find the head.
+        """Connect, make the tables if there are none, find the head, and write the log back.
+
+        What was read from the log may be in the system's memory only, and a sync that failed before
+        would not fail again; what is written anew is synced anew.
 
         Raises:
             sqlite3.Error, JournalError: It cannot be opened.
@@ -109,6 +112,7 @@ class Store:
             if not is_made:
                 schema.create(connection)
             self.head = find(connection, self._window)
+            ask("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except BaseException:
             self.close()
             raise
@@ -179,7 +183,6 @@ class Store:
         self.close()
         try:
             self.open()
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except (sqlite3.Error, JournalError) as again:
             self.close()
             raise JournalError(
