@@ -12,9 +12,9 @@ from contextlib import closing
 
 from actorbus.journal.head import Head
 
-ROWS = 1_000
+ROWS = 500
 """Rows of one piece at most."""
-BYTES = 1 << 18
+BYTES = 1 << 17
 """Bytes of events after which a piece ends."""
 _VACUUM = 64
 """Pages given back to the file system in one piece."""

@@ -22,7 +22,7 @@ from actorbus.journal.writing import Durable
 
 T = TypeVar("T")
 
-LOOK = 4_096
+LOOK = 2_048
 """Events one page looks at, at most."""
 PAGE_BYTES = 1 << 23
 """Bytes of bodies after which a page ends."""
@@ -32,6 +32,7 @@ _patterns = msgspec.json.Decoder(tuple[str, ...]).decode
 _DAMAGE = (TypeError, ValueError, struct.error)
 """What reading a damaged column may raise."""
 _FORWARD = "SELECT * FROM event WHERE seq > ? ORDER BY seq"
+_ONE = "SELECT * FROM event WHERE seq = ?"
 _BACKWARD = """
 SELECT seq, topic FROM event WHERE seq > ? AND seq < ? AND time >= ? ORDER BY seq DESC"""
 _AHEAD = "SELECT name, count(*) FROM ahead JOIN durable ON number = durable GROUP BY number"
@@ -46,17 +47,21 @@ def read(connection: sqlite3.Connection, head: Head, after: int, limit: int, wan
     stop = min(upto + LOOK, head.last)
     records: list[Record] = []
     size = 0
-    wanted: dict[str, bool] = {}
+    wanted: dict[bytes, bool] = {}
     with closing(connection.execute(_FORWARD, (upto,))) as rows:
-        for record in _gapless(rows, upto, stop):
+        for seq, row in _gapless(rows, upto, stop):
             if len(records) == limit or size > PAGE_BYTES:
                 break
-            upto, topic = record.seq, record.entry.topic
+            upto = seq
+            if row is None:
+                records.append(_record(connection, seq))
+                continue
+            topic, body = row[6], row[8]
             if topic not in wanted:
-                wanted[topic] = wants(topic)
-            if wanted[topic] or not record.sound:
-                records.append(record)
-                size += len(record.entry.body)
+                wanted[topic] = wants(decode(topic))
+            if wanted[topic]:
+                records.append(_sound(row))
+                size += len(body)
     return Page(records, upto, end=upto >= head.last)
 
 
@@ -71,8 +76,7 @@ def recent(
                 break
             if wants(_text(topic)):
                 numbers.append(seq)
-    one = "SELECT * FROM event WHERE seq = ?"
-    return [_record(connection.execute(one, (seq,)).fetchone()) for seq in reversed(numbers)]
+    return [_record(connection, seq) for seq in reversed(numbers)]
 
 
 def dead(connection: sqlite3.Connection, after: bytes, limit: int) -> list[Grave]:
@@ -157,37 +161,44 @@ def check_notes(connection: sqlite3.Connection) -> None:
             )
 
 
-def _gapless(rows: Iterable[Row], after: int, stop: int) -> Iterator[Record]:
-    """Yield a record for each number up to `stop`, in order, whatever the rows are."""
+def _gapless(rows: Iterable[Row], after: int, stop: int) -> Iterator[tuple[int, Row | None]]:
+    """Yield each number up to `stop` in order, with its row if that is sound, whatever they are."""
     expected = after + 1
     for row in rows:
+        seq = row[0]
+        sound = _is_sound(row)
+        if seq > expected and sound:
+            yield from ((number, None) for number in range(expected, min(seq, stop + 1)))
+        elif seq != expected:
+            continue  # its number is what is damaged
+        if seq <= stop:
+            yield seq, row if sound else None
+        expected = seq + 1
         if expected > stop:
             return
-        record = _record(row)
-        if record.seq == expected:
-            yield record
-        elif record.sound and record.seq > expected:
-            yield from map(_missing, range(expected, min(record.seq, stop + 1)))
-            if record.seq <= stop:
-                yield record
-        else:
-            continue  # its number is what is damaged
-        expected = record.seq + 1
-    yield from map(_missing, range(expected, stop + 1))
+    yield from ((number, None) for number in range(expected, stop + 1))
 
 
-def _missing(seq: int) -> Record:
-    return Record(seq, Entry("", "", 0.0, b""), sound=False)
-
-
-def _record(row: Row) -> Record:
+def _is_sound(row: Row) -> bool:
     seq, crc, time, codec, once, ident, topic, meta, body = row
     try:
-        if seal(seq, time, codec, once, ident, topic, meta, body) == crc:
-            entry = Entry(decode(ident), decode(topic), time, body, meta, codec, once == 1)
-            return Record(seq, entry)
+        return seal(seq, time, codec, once, ident, topic, meta, body) == crc
     except _DAMAGE:
-        pass
+        return False
+
+
+def _sound(row: Row) -> Record:
+    seq, _, time, codec, once, ident, topic, meta, body = row
+    return Record(seq, Entry(decode(ident), decode(topic), time, body, meta, codec, once == 1))
+
+
+def _record(connection: sqlite3.Connection, seq: int) -> Record:
+    """Return an event by its number: as it is, or what is left of it."""
+    row = connection.execute(_ONE, (seq,)).fetchone()
+    if row is None:
+        return Record(seq, Entry("", "", 0.0, b""), sound=False)
+    if _is_sound(row):
+        return _sound(row)
     return Record(seq, _remains(*row[2:]), sound=False)
 
 

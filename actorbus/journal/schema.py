@@ -19,33 +19,32 @@ from actorbus.errors import ConfigurationError, JournalCorruptError, JournalErro
 APPLICATION = 0x41425553
 """The application id of a journal: "ABUS"."""
 VERSION = 1
-"""The version of the tables below."""
+"""The version of the tables below; a change to any of them, even a space, needs another one."""
 PAGE = 4_096
 """Bytes of a page."""
-OLDEST_SQLITE = (3, 24, 0)
 
-TABLES = """
-CREATE TABLE event(
+TABLES = (
+    """CREATE TABLE event(
     seq INTEGER PRIMARY KEY, crc INTEGER, time REAL, codec INTEGER, once INTEGER,
-    id BLOB, topic BLOB, meta BLOB, body BLOB);
-CREATE TABLE durable(
+    id BLOB, topic BLOB, meta BLOB, body BLOB)""",
+    """CREATE TABLE durable(
     number INTEGER PRIMARY KEY, name BLOB UNIQUE, patterns BLOB, cursor INTEGER, window INTEGER,
-    joined INTEGER, suspects INTEGER, crc INTEGER);
-CREATE TABLE ahead(
-    durable INTEGER, seq INTEGER, crc INTEGER, PRIMARY KEY(durable, seq)) WITHOUT ROWID;
-CREATE TABLE attempt(
-    durable INTEGER, seq INTEGER, count INTEGER, PRIMARY KEY(durable, seq)) WITHOUT ROWID;
-CREATE TABLE dead(
+    joined INTEGER, suspects INTEGER, crc INTEGER)""",
+    """CREATE TABLE ahead(
+    durable INTEGER, seq INTEGER, crc INTEGER, PRIMARY KEY(durable, seq)) WITHOUT ROWID""",
+    """CREATE TABLE attempt(
+    durable INTEGER, seq INTEGER, count INTEGER, PRIMARY KEY(durable, seq)) WITHOUT ROWID""",
+    """CREATE TABLE dead(
     number INTEGER PRIMARY KEY, id BLOB UNIQUE, subscription BLOB, reason BLOB, died_at REAL,
     detail BLOB, seq INTEGER, time REAL, codec INTEGER, once INTEGER, event BLOB, topic BLOB,
-    meta BLOB, body BLOB, crc INTEGER);
-CREATE TABLE seen(
-    id BLOB PRIMARY KEY, seq INTEGER, at REAL, crc INTEGER) WITHOUT ROWID;
-CREATE INDEX seen_at ON seen(at);
-CREATE TABLE log(
+    meta BLOB, body BLOB, crc INTEGER)""",
+    """CREATE TABLE seen(
+    id BLOB PRIMARY KEY, seq INTEGER, at REAL, crc INTEGER) WITHOUT ROWID""",
+    """CREATE INDEX seen_at ON seen(at)""",
+    """CREATE TABLE log(
     one INTEGER PRIMARY KEY, pruned INTEGER, last INTEGER, clean INTEGER, tick INTEGER,
-    crc INTEGER);
-"""
+    crc INTEGER)""",
+)
 
 Row = tuple[int, int, float, int, int, bytes, bytes, bytes, bytes]
 """A row of the table `event`."""
@@ -142,12 +141,12 @@ def identify(connection: sqlite3.Connection) -> bool:
 
     Raises:
         JournalError: It is another program's database, or of a newer version.
-        JournalCorruptError: It is a journal without its tables.
+        JournalCorruptError: It is a journal, but its tables are missing or others.
     """
     ask = connection.execute
     (application,) = ask("PRAGMA application_id").fetchone()
     (version,) = ask("PRAGMA user_version").fetchone()
-    (tables,) = ask("SELECT count(*) FROM sqlite_master").fetchone()
+    tables = {sql for (sql,) in ask("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
     if not (application or version or tables):
         return False
     if application != APPLICATION:
@@ -157,8 +156,8 @@ def identify(connection: sqlite3.Connection) -> bool:
             f"it was written by a newer actorbus (version {version} of its tables, this one knows "
             f"{VERSION}): install that one, or name another file"
         )
-    if version < VERSION or not tables:
-        raise JournalCorruptError("its tables are missing: restore the file from a backup")
+    if version < VERSION or not {statement.encode() for statement in TABLES} <= tables:
+        raise JournalCorruptError("its tables are not as they were: restore it from a backup")
     return True
 
 
@@ -166,7 +165,7 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables, all or none."""
     ask = connection.execute
     ask("BEGIN IMMEDIATE")
-    for statement in TABLES.split(";"):
+    for statement in TABLES:
         ask(statement)
     ask("INSERT INTO log VALUES(1, 0, 0, 1, 0, ?)", (seal_row(0, 0, 1, 0),))
     ask(f"PRAGMA application_id={APPLICATION}")

@@ -248,7 +248,7 @@ class SqliteJournal:
                 return pruning.forget_ids(connection, head, now) or events
 
             more = self._with_ballast(lambda: self._in_reserve(store, remove))
-            return pruning.shrink(store.connection) or more
+            return more or pruning.shrink(store.connection)
 
     def _squeeze(self, store: Store, write: Action[list[Result]]) -> list[Result]:
         """Make room by removing the oldest that nobody needs, as much as it takes.

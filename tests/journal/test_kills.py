@@ -18,7 +18,7 @@ from actorbus.journal.base import Join, Standing
 from actorbus.journal.sqlite import SqliteJournal
 
 KILLS = int(os.environ.get("ACTORBUS_KILLS", "10"))
-LIMIT = 1 << 28
+LIMIT = 1 << 26
 
 HEAD = """
 import os, random, sys
@@ -27,7 +27,7 @@ from actorbus.journal.sqlite import SqliteJournal
 
 path, durability = sys.argv[1], sys.argv[2]
 acknowledged = os.open(path + ".acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-journal = SqliteJournal(path, max_bytes=1 << 28)
+journal = SqliteJournal(path, max_bytes=1 << 26)
 """
 PUBLISH = """
 last = journal.open(durability).last

@@ -211,7 +211,7 @@ def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
     ("change", "why"),
     [
         ("PRAGMA user_version=2", "a newer actorbus (version 2 of its tables, this one knows 1)"),
-        ("PRAGMA user_version=0", "its tables are missing"),
+        ("PRAGMA user_version=0", "its tables are not as they were"),
     ],
 )
 def test_another_version_is_refused(path: Path, change: str, why: str) -> None:
@@ -270,7 +270,7 @@ def test_a_lost_journal_is_corrupt_not_new(path: Path) -> None:
             connection.execute(f"DROP TABLE {table}")
     connection.close()
 
-    with pytest.raises(JournalCorruptError, match="its tables are missing"):
+    with pytest.raises(JournalCorruptError, match="its tables are not as they were"):
         SqliteJournal(path).open("power")
 
 
