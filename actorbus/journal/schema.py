@@ -93,9 +93,9 @@ def decode(raw: bytes) -> str:
 def prepare(connection: sqlite3.Connection, durability: str) -> bool:
     """Set a new connection up, before anything else is asked of it.
 
-    The order matters: exclusive locking before WAL keeps the index of the log in memory, so that
-    there is no third file, and a full disk can still be opened; and WAL is noted in the file, so
-    whose that is comes first.
+    The order matters: exclusive locking before anything that reads keeps the index of the log in
+    memory, so that there is no third file, and a full disk can still be opened; and WAL is noted in
+    the file, so whose that is comes first.
 
     Returns:
         Whether there are tables already.
@@ -107,9 +107,9 @@ def prepare(connection: sqlite3.Connection, durability: str) -> bool:
     """
     connection.text_factory = bytes
     ask = connection.execute
+    ask("PRAGMA locking_mode=EXCLUSIVE")
     ask(f"PRAGMA page_size={PAGE}")
     ask("PRAGMA auto_vacuum=INCREMENTAL")
-    ask("PRAGMA locking_mode=EXCLUSIVE")
     ask("PRAGMA mmap_size=0")
     ask("PRAGMA trusted_schema=OFF")
     ask("PRAGMA cell_size_check=ON")

@@ -56,7 +56,7 @@ from actorbus.journal.lock import Ownership, lock_path
 from actorbus.journal.place import check_directory, claim
 from actorbus.journal.schema import check_durability, encode
 from actorbus.journal.store import Action, Sizes, Store, T
-from actorbus.journal.trouble import is_full, suppress_full, told
+from actorbus.journal.trouble import is_full, told
 from actorbus.journal.wal import is_damaged
 from actorbus.journal.writing import Durable, Writing
 
@@ -188,10 +188,8 @@ class SqliteJournal:
 
     def _begin(self, store: Store) -> bool:
         """Check what is there, and note that somebody has it; return whether it was left clean."""
-        store.open()
-        clean = store.head.clean
-        whole = not clean and self.path.stat().st_size < _CHECKED
-        reading.check(store.connection, whole=whole)
+        connection, clean = store.connection, store.head.clean
+        reading.check(connection, whole=not clean and self.path.stat().st_size < _CHECKED)
         store.run(_note_begin)
         return clean
 
@@ -232,8 +230,11 @@ class SqliteJournal:
             if not any(type(operation) is Append for operation in operations):
                 return self._with_ballast(lambda: self._in_reserve(store, write))
             if not self._ballast.given_up or self._ballast.restore():
-                with suppress_full():
+                try:
                     return store.run(write)
+                except sqlite3.Error as error:
+                    if not is_full(error):
+                        raise
             return self._squeeze(store, write)
 
     def prune(self, now: float) -> bool:
@@ -251,7 +252,7 @@ class SqliteJournal:
             return more or pruning.shrink(store.connection)
 
     def _squeeze(self, store: Store, write: Action[list[Result]]) -> list[Result]:
-        """Make room by removing the oldest that nobody needs, as much as it takes.
+        """Write into what is free inside the file, and remove what nobody needs until it fits.
 
         Raises:
             JournalFullError: There is not enough of it.
@@ -260,14 +261,19 @@ class SqliteJournal:
         def remove(connection: sqlite3.Connection, head: Head) -> bool:
             return pruning.remove_events(connection, head, _EVER)
 
-        while self._with_ballast(lambda: self._in_reserve(store, remove)):
-            with suppress_full():
-                return store.run(write)
-        raise JournalFullError(
-            f"it has no room: it may take {self._limit} bytes, its disk has "
-            f"{shutil.disk_usage(self.path.parent).free} free, and every event in it is needed by "
-            "a durable subscription"
-        )
+        while True:
+            try:
+                with store.frozen():
+                    return store.run(write)
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
+            if not self._with_ballast(lambda: self._in_reserve(store, remove)):
+                free = shutil.disk_usage(self.path.parent).free
+                raise JournalFullError(
+                    f"it has no room: it may take {self._limit} bytes, its disk has {free} free, "
+                    "and every event in it is needed by a durable subscription"
+                )
 
     def _in_reserve(self, store: Store, action: Action[T]) -> T:
         """Do what makes room: at the limit of the file it may go a little beyond."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ import msgspec
 from actorbus.errors import JournalError
 from actorbus.journal import schema
 from actorbus.journal.head import Head, find
-from actorbus.journal.trouble import is_unclear
+from actorbus.journal.trouble import is_unclear, suppress_full
 
 T = TypeVar("T")
 Action = Callable[[sqlite3.Connection, Head], T]
@@ -83,17 +83,17 @@ class Store:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection; a new one, if the last had to be given up.
+        """The connection; a new one, if there is none or the last had to be given up.
 
         Raises:
             sqlite3.Error, JournalError: It cannot be opened.
         """
         if self._connection is None:
-            self.open()
+            self._open()
         assert self._connection is not None  # noqa: S101 - open has made it, told to mypy
         return self._connection
 
-    def open(self) -> None:
+    def _open(self) -> None:
         """Connect, make the tables if there are none, find the head, and write the log back.
 
         What was read from the log may be in the system's memory only, and a sync that failed before
@@ -112,7 +112,8 @@ class Store:
             if not is_made:
                 schema.create(connection)
             self.head = find(connection, self._window)
-            ask("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            with suppress_full():
+                ask("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except BaseException:
             self.close()
             raise
@@ -149,10 +150,18 @@ class Store:
         self.head = head
         return result
 
+    def reserve(self) -> AbstractContextManager[None]:
+        """Let what makes room fill the file a little further."""
+        return self._within(self._sizes.pages + self._sizes.reserve)
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Let nothing but what is free inside the file be filled."""
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        return self._within(min(pages, self._sizes.pages))
+
     @contextmanager
-    def reserve(self) -> Iterator[None]:
-        """Allow what makes room to fill the file a little further."""
-        self._allow(self._sizes.pages + self._sizes.reserve)
+    def _within(self, pages: int) -> Iterator[None]:
+        self._allow(pages)
         try:
             yield
         finally:
@@ -182,7 +191,7 @@ class Store:
         before = self.head
         self.close()
         try:
-            self.open()
+            self._open()
         except (sqlite3.Error, JournalError) as again:
             self.close()
             raise JournalError(

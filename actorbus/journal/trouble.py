@@ -46,6 +46,8 @@ def _trouble(error: Exception) -> JournalError:
     """Return the journal's error for one of SQLite's or of the system."""
     if isinstance(error, JournalError):
         return error
+    if isinstance(error, UnicodeDecodeError):  # what SQLite says of a damaged name
+        return JournalCorruptError("its tables are damaged: restore it from a backup")
     if isinstance(error, OSError):
         return JournalError(f"it cannot be used: {error.strerror or error}")
     code = code_of(error)
@@ -67,7 +69,7 @@ def told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (sqlite3.Error, JournalError, OSError) as error:
+    except (sqlite3.Error, JournalError, OSError, UnicodeDecodeError) as error:
         told = _trouble(error)
         raise type(told)(f"journal {str(path)!r}: {told}") from error
 
