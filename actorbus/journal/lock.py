@@ -54,6 +54,10 @@ class Ownership:
 
     def __init__(self, journal: Path) -> None:
         self.path = lock_path(journal)
+        if self.path in _INHERITED:
+            raise JournalLockedError(
+                "this process was forked from one that had it open: use it in a process of its own"
+            )
         self._pid = os.getpid()
         self._dangers: list[object] = []
         self._handle = open_private(self.path, os.O_RDWR | os.O_CREAT)
@@ -96,7 +100,11 @@ class Ownership:
         os.write(self._handle, text.encode())
 
     def disown(self) -> None:
-        """Leave it to the parent: without this, its lock would last as long as the child."""
+        """Leave it to the parent: without this, its lock would last as long as the child.
+
+        The child can never open that file: SQLite in it believes that it has it open.
+        """
+        _INHERITED.add(self.path)
         os.close(self._handle)
         if self._dangers:
             kept = _Kept(None)
@@ -104,6 +112,7 @@ class Ownership:
 
 
 _HELD: set[Ownership] = set()
+_INHERITED: set[Path] = set()
 
 
 def _disown_all() -> None:

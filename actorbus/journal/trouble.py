@@ -70,8 +70,8 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, JournalError, OSError, UnicodeDecodeError) as error:
-        told = _trouble(error)
-        raise type(told)(f"journal {str(path)!r}: {told}") from error
+        ours = _trouble(error)
+        raise type(ours)(f"journal {str(path)!r}: {ours}") from error
 
 
 @contextmanager

@@ -127,6 +127,31 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert (ran.stderr, ran.returncode) == ("", -9)
         assert last(path) == 120
 
+    def test_a_child_cannot_succeed_its_parent(self, tmp_path: Path) -> None:
+        """When the parent is gone the child is told so, and harms nothing by trying."""
+        path = tmp_path / "events.db"
+        code = """
+journal.open("power"); journal.commit([one] * 100)
+end, kept = os.pipe()
+if not os.fork():
+    os.close(kept)
+    os.read(end, 1)  # until the parent is gone
+    for one in (journal, SqliteJournal(sys.argv[1])):
+        try:
+            one.open("power")
+        except JournalError as error:
+            print(error, flush=True)
+    sys.exit()
+for _ in range(20):
+    journal.commit([one])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        ran = python(code, path)
+
+        assert ran.stderr == ""
+        assert ran.stdout.count("this process was forked from one that had it open") == 2
+        assert last(path) == 120
+
     def test_a_child_does_not_outlive_the_lock(self, tmp_path: Path) -> None:
         """When the owner is killed its child, which is still there, owns nothing."""
         path = tmp_path / "events.db"
