@@ -159,6 +159,32 @@ class JournalContract:
             results = journal.commit([Append(first), Append(later)])
             assert results == [Appended(1, duplicate=True), Appended(3)]
 
+    def test_many_ids_in_one_commit(self, journal: Journal) -> None:
+        """However many there are, each is looked up."""
+        ids = [str(number) for number in range(500)]
+        journal.commit([Append(entry(ident, once=True)) for ident in ids[::3]])
+
+        results = journal.commit([Append(entry(ident, once=True)) for ident in ids])
+
+        new = [not isinstance(result, Appended) or not result.duplicate for result in results]
+        assert new == [number % 3 != 0 for number in range(500)]
+        assert journal.status().last == 500
+
+    def test_a_page_looks_at_a_part(self, journal: Journal) -> None:
+        """What is wanted is found behind many that are not, and each page comes further."""
+        journal.commit([Append(entry(str(number))) for number in range(9_999)])
+        journal.commit([Append(entry("last", topic="rare"))])
+        pages = [journal.read(0, 10, "rare".__eq__)]
+        while not pages[-1].end:
+            pages.append(journal.read(pages[-1].upto, 10, "rare".__eq__))
+            assert pages[-1].upto > pages[-2].upto
+
+        assert [[record.seq for record in page.records] for page in pages if page.records] == [
+            [10_000]
+        ]
+        assert journal.recent(10, "rare".__eq__) == pages[-1].records
+        assert journal.recent(10, "rare".__eq__, before=10_000) == []
+
     def test_a_clock_set_back_forgets_no_id(self, tmp_path: Path) -> None:
         """What was published a moment ago by no clock that goes back is a duplicate still."""
         day = 86_400.0
