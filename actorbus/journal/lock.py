@@ -10,6 +10,7 @@ The file tells who owns it, and how durable what it wrote last is meant to be.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -62,14 +63,21 @@ class Ownership:
         self._dangers: list[object] = []
         self._handle = open_private(self.path, os.O_RDWR | os.O_CREAT)
         try:
+            self._seize()
+            self.before = (self._read()[1:] or [""])[0]
+            self._write(self.before)
+        except BaseException:
+            os.close(self._handle)
+            raise
+        _HELD.add(self)
+
+    def _seize(self) -> None:
+        try:
             _seize(self._handle)
         except OSError as error:
-            owner = self._read()
-            os.close(self._handle)
-            raise JournalLockedError(_taken(owner)) from error
-        self.before = (self._read()[1:] or [""])[0]
-        self.declare(self.before)
-        _HELD.add(self)
+            if error.errno not in _TAKEN:
+                raise  # the file system knows no locks
+            raise JournalLockedError(_taken(self._read())) from error
 
     @property
     def is_ours(self) -> bool:
@@ -77,8 +85,10 @@ class Ownership:
         return self._pid == os.getpid()
 
     def declare(self, durability: str) -> None:
-        """Say what the owner promises from now on, and who it is."""
-        self._write(f"{self._pid} {durability}\n")
+        """Note what the owner promises from now on, so that it is known after a power loss."""
+        self._write(durability)
+        if durability != self.before:
+            os.fsync(self._handle)
 
     def guard(self, danger: object) -> None:
         """Let a forked child never release an object: closing would write where the owner does."""
@@ -92,12 +102,12 @@ class Ownership:
 
     def _read(self) -> list[str]:
         os.lseek(self._handle, 0, os.SEEK_SET)
-        return os.read(self._handle, 64).decode("ascii", "replace").split()
+        return os.read(self._handle, _LENGTH).decode("ascii", "replace").split()
 
-    def _write(self, text: str) -> None:
-        os.ftruncate(self._handle, 0)
+    def _write(self, durability: str) -> None:
+        """Write in place: on a full disk there is no room for more."""
         os.lseek(self._handle, 0, os.SEEK_SET)
-        os.write(self._handle, text.encode())
+        os.write(self._handle, f"{self._pid} {durability}\n".rjust(_LENGTH).encode())
 
     def disown(self) -> None:
         """Leave it to the parent: without this, its lock would last as long as the child.
@@ -111,6 +121,9 @@ class Ownership:
             kept.what = [kept, self._dangers]
 
 
+_LENGTH = 32
+"""Bytes of a lock's text."""
+_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 _HELD: set[Ownership] = set()
 _INHERITED: set[Path] = set()
 
