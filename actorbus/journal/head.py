@@ -80,7 +80,7 @@ def find(connection: sqlite3.Connection, window: float) -> Head:
     pruned, noted, clean, tick, _ = row
     (first,) = ask("SELECT min(seq) FROM event").fetchone()
     (last,) = ask("SELECT ifnull(max(seq), ?) FROM event", (pruned,)).fetchone()
-    if last < noted or (clean and last > noted) or (first is not None and first <= pruned):
+    if last < noted or (first is not None and first <= pruned):
         raise JournalCorruptError(
             f"events are missing: the last was {noted}, found is {last}; restore the file from a "
             "backup"

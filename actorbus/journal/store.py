@@ -93,11 +93,12 @@ class Store:
         assert self._connection is not None  # noqa: S101 - open has made it, told to mypy
         return self._connection
 
-    def _open(self) -> None:
-        """Connect, make the tables if there are none, find the head, and write the log back.
+    def _open(self) -> Head:
+        """Connect, make the tables if there are none, and return the head that was found.
 
         What was read from the log may be in the system's memory only, and a sync that failed before
-        would not fail again; what is written anew is synced anew.
+        would not fail again. So the log is written back, and a commit follows, which starts a new
+        one and syncs it: what is left of the old one on the disk is void.
 
         Raises:
             sqlite3.Error, JournalError: It cannot be opened.
@@ -111,12 +112,17 @@ class Store:
             self._allow(self._sizes.pages)
             if not is_made:
                 schema.create(connection)
-            self.head = find(connection, self._window)
+            found = find(connection, self._window)
             with suppress_full():
                 ask("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self.head = found.copy()
+            ask("BEGIN IMMEDIATE")
+            self.head.write(ask)
+            ask("COMMIT")
         except BaseException:
             self.close()
             raise
+        return found
 
     def close(self) -> None:
         """Let the file go; what has been committed is written back."""
@@ -191,11 +197,11 @@ class Store:
         before = self.head
         self.close()
         try:
-            self._open()
+            found = self._open()
         except (sqlite3.Error, JournalError) as again:
             self.close()
             raise JournalError(
                 f"{error}; whether the last commit has happened is not known before the file can "
                 f"be opened again ({again}): see to its disk"
             ) from again
-        return self.head.is_at(head) and not before.is_at(head)
+        return found.is_at(head) and not before.is_at(head)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -121,6 +122,19 @@ def test_a_bit_flipped_in_the_log_is_seen(quick: Path) -> None:
     assert refused > FLIPS * 2 // 3
 
 
+def test_a_damaged_head_of_the_log_is_seen(quick: Path) -> None:
+    """A log that SQLite would ignore as a whole is no empty one."""
+    path = made(quick, copy=True)
+    wal = path.with_name("events.db-wal")
+    for place in range(32):
+        flip(wal, place)
+        with pytest.raises(JournalCorruptError, match="write-ahead file is damaged"):
+            seen(path)
+        flip(wal, place)
+
+    assert len(seen(path)[0]) == EVENTS
+
+
 def test_the_log_of_a_process_may_end_early(tmp_path: Path) -> None:
     """Written with "process", commits missing after a power loss are a warning, as promised."""
     path = made(tmp_path, durability="process", copy=True)
@@ -165,6 +179,20 @@ def test_a_bit_flipped_in_a_body_harms_one_event(tmp_path: Path) -> None:
     journal.open("power")
     assert [r.seq for r in journal.read(0, 99, lambda _: False).records] == [17]
     journal.close(clean=True)
+
+
+def test_a_wrong_number_harms_one_event(tmp_path: Path) -> None:
+    """An event whose number is damaged is missing where it was, and all others are there."""
+    path = made(tmp_path)
+    # A cell: the number, the length of the head, and the types of number, crc, time, codec, once.
+    cell = re.search(rb"\x0a.\x00[\x04-\x06]\x09\x08\x08", path.read_bytes(), re.DOTALL)
+    assert cell
+    flip(path, cell.start(), 2)
+
+    records, _, _ = seen(path)
+
+    assert [record.seq for record in records] == [*range(1, EVENTS + 1)]
+    assert [record.seq for record in records if not record.sound] == [10]
 
 
 def test_a_vanished_row_is_an_event_that_is_marked(tmp_path: Path) -> None:

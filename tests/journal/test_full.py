@@ -62,6 +62,11 @@ holds(last)
 """
 
 SETTLES = """
+journal._ballast.release()
+assert fill() == last, "the room of the ballast is not for events"
+journal._ballast.release()
+journal.prune(0.0)
+assert os.path.exists(sys.argv[1] + ".ballast")
 grave = Grave("g", "billing", "rejected", Entry("1", "a", 1.0, b"body"), 1.0)
 for number in range(1, last - 10):
     journal.commit([Settle("billing", number, (number + 2,))])

@@ -36,8 +36,8 @@ class Story:
         cursor: The highest cursor that was acknowledged.
     """
 
-    def __init__(self) -> None:
-        self.begun: list[str] = []
+    def __init__(self, begun: list[str] | None = None) -> None:
+        self.begun = begun or []
         self.acknowledged = 0
         self.cursor = 0
 
@@ -140,14 +140,16 @@ def test_the_disk_does_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 class FailingSync:
-    """Lets the next syncs fail, and writes or loses what was to be synced."""
+    """Lets the next syncs fail; as with Linux, what was to be synced never reaches the disk."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, disk: Disk, times: int) -> None:
+        self.disk = disk
         self.times = times
 
     def __call__(self, file: str) -> None:
         if self.times:
             self.times -= 1
+            self.disk.files[file].pending.clear()
             raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
 
 
@@ -166,22 +168,26 @@ TWO: list[Operation] = [Append(Entry("2", "a", 1.0, b"")), Attempt("billing", 1)
 
 
 @pytest.mark.parametrize("times", range(1, 7))
-def test_what_a_failed_sync_leaves_is_looked_up(journal: JournalOnDisk, times: int) -> None:
+def test_what_a_failed_sync_leaves_is_looked_up(
+    journal: JournalOnDisk, tmp_path: Path, times: int
+) -> None:
     """A commit whose syncs fail has happened, with its results, or it has not: what it says holds.
 
     After one failure SQLite forgets the commit; after two the log that is opened again has it;
     after more the answer cannot be looked up yet, and that is said.
     """
-    journal.disk.fail_sync = FailingSync(times)
+    journal.disk.fail_sync = FailingSync(journal.disk, times)
     try:
         assert journal.commit(TWO) == [Appended(2), 1]
         possible = {2}
     except JournalError as error:
         possible = {1, 2} if "not known" in str(error) else {1}
-    journal.disk.fail_sync = FailingSync(0)
+    journal.disk.fail_sync = FailingSync(journal.disk, 0)
 
     last = journal.status().last
     assert last in possible
+    journal.disk.survive(journal.path.parent, tmp_path / "after", random.Random(5))  # noqa: S311 - seeded
+    assert found(tmp_path / "after" / "events.db", "process", Story(["1", "2"])) == last
     assert possible == {1: {1}, 2: {2}}.get(times, {1, 2})
     assert journal.read(0, 9, lambda _: True).upto == last
     assert journal.commit(TWO) == [Appended(last + 1), last]
@@ -190,12 +196,12 @@ def test_what_a_failed_sync_leaves_is_looked_up(journal: JournalOnDisk, times: i
 
 def test_a_disk_that_is_gone_is_said_until_it_is_back(journal: JournalOnDisk) -> None:
     """As long as nothing can be looked up every call fails; then the journal goes on."""
-    journal.disk.fail_sync = FailingSync(1_000_000)
+    journal.disk.fail_sync = FailingSync(journal.disk, 1_000_000)
     with pytest.raises(JournalError, match="not known before the file can be opened again"):
         journal.commit(TWO)
     with pytest.raises(JournalError):
         journal.commit(TWO)
-    journal.disk.fail_sync = FailingSync(0)
+    journal.disk.fail_sync = FailingSync(journal.disk, 0)
 
     last = journal.status().last
 
