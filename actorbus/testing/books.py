@@ -31,6 +31,7 @@ class Account:
         conflated: Deliveries replaced by a newer one.
         began: Loop time of the first attempt of the delivery in hand.
         key: What makes it wait for others, of a keyed subscription.
+        past: Whether the event was published before, and came from the history.
     """
 
     number: int | None
@@ -45,6 +46,7 @@ class Account:
     dead: int = 0
     conflated: int = 0
     began: float = 0.0
+    past: bool = False
     key: Any = None
 
     @property

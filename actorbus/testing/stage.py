@@ -175,8 +175,9 @@ class Stage(RuleBasedStateMachine):
         self._expect(took <= PATIENCE + 1, f"an ask that may wait {PATIENCE} s took {took} s")
 
     def _accounts(self, number: int) -> list[tuple[Book, Account]]:
-        books = self.witness.books.values()
-        return [(book, book.accounts[number]) for book in books if number in book.accounts]
+        """Return the accounts of those a receipt speaks of."""
+        found = [(book, book.accounts.get(number)) for book in self.witness.books.values()]
+        return [(book, account) for book, account in found if account and not account.past]
 
     def _died(self, number: int, reason: DeadReason, overflow: Overflow | None = None) -> bool:
         return any(

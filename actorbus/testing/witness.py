@@ -127,7 +127,9 @@ class Witness(Arrivals):
         if came != len(wanted):
             self.flaw(9, f"{sub.name!r} was given {came} past events, not {len(wanted)}")
         for number in wanted:
-            self.keyed(book, self.route(book, number), self.published[number])
+            account = self.route(book, number)
+            account.past = True
+            self.keyed(book, account, self.published[number])
 
     # -- handling ---------------------------------------------------------------------------------
 
