@@ -16,7 +16,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -41,11 +40,8 @@ Done = Callable[[Any, JournalError | None], None]
 class Settling(Protocol):
     """Whoever settles deliveries of a durable subscription."""
 
-    def settlement(self) -> Settle | None:
-        """Return what is to be noted of it, if anything."""
-
-    def unnoted(self) -> None:
-        """Take note that the last settlement could not be committed."""
+    def settlement(self) -> tuple[Settle, Done] | None:
+        """Return what is to be noted of it, if anything, and who is told of the commit."""
 
 
 class _Work(msgspec.Struct, eq=False):
@@ -227,10 +223,10 @@ class Scribe:
             self._sealing = None
         work, self._next = self._next, _Work(self._loop)
         for who in self._settling:
-            settle = who.settlement()
-            if settle is not None:
-                work.operations.append(settle)
-                work.done.append(partial(_noted, who))
+            settlement = who.settlement()
+            if settlement is not None:
+                work.operations.append(settlement[0])
+                work.done.append(settlement[1])
         self._settling.clear()
         if work.operations:
             self._hand_over(work)
@@ -375,11 +371,6 @@ def _fits(works: list[_Work], work: _Work) -> bool:
     first = works[0] if works else work
     alone = first.call is not None or work.call is not None
     return not works or (not alone and work.loop is first.loop)
-
-
-def _noted(who: Settling, _: object, error: JournalError | None) -> None:
-    if error is not None:
-        who.unnoted()
 
 
 def _dropped(_: object, __: JournalError | None) -> None:

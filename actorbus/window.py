@@ -9,6 +9,8 @@ Invariants:
     - What is open was read in the order of the journal; everything up to `position` that is not
       open is settled or concerns nobody. So the cursor is just before the first that is open.
     - The journal is told that something is settled after it was, never before.
+    - Of what the journal does not know to be settled no more is begun than `Join` has told it: so
+      it knows how many may have been running when the process was killed.
     - A delivery that a stop or a deadline takes away is not settled, and no dead letter: it stays
       in the journal, and whoever joins next gets it.
 
@@ -28,7 +30,7 @@ from actorbus.errors import JournalError
 from actorbus.event import Event
 from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing
 from actorbus.receipt import Receipt, Route, receipt_of
-from actorbus.scribe import Scribe
+from actorbus.scribe import Done, Scribe
 from actorbus.words import DeadReason, Outcome
 
 if TYPE_CHECKING:
@@ -92,6 +94,10 @@ class Window:
         self._position = 0
         self._open: OrderedDict[int, Receipt] = OrderedDict()
         self._ahead: set[int] = set()
+        self._most = sub.options.mailbox + sub.options.concurrency
+        self._much = min(MUCH, self._most // 2)
+        self._unknown = 0  # handed over, and not settled as far as the journal knows
+        self._fresh = 0  # settled, and the journal has not been asked to note it
         self._unnoted: list[int] = []
         self._noted = 0  # the cursor the journal knows
         self._suspects = 0
@@ -136,11 +142,10 @@ class Window:
         self._open.clear()
         self._ahead.clear()
         self._unnoted.clear()
+        self._unknown = self._fresh = 0
         self._round += 1
-        options = self._sub.options
         patterns = tuple(pattern.text for pattern in self._sub.patterns)
-        most = options.mailbox + options.concurrency
-        self._scribe.put(Join(self.name, patterns, most), self._in_this_round(self._joined))
+        self._scribe.put(Join(self.name, patterns, self._most), self._in_this_round(self._joined))
 
     def pause(self) -> None:
         """Read no more: the bus comes to rest, or the subscription ends."""
@@ -176,7 +181,7 @@ class Window:
         if self._suspects:
             return 0 if self._open else 1
         inbox = self._sub.inbox
-        return 0 if inbox.waiting else inbox.room
+        return 0 if inbox.waiting else min(inbox.room, self._most - self._unknown)
 
     def read_on(self) -> None:
         """Read what comes next, if it has fallen behind and there is room for it."""
@@ -281,6 +286,7 @@ class Window:
         receipt.logged = seq
         receipt.watch = cast("Watch", Mark(self, receipt))
         self._open[seq] = receipt
+        self._unknown += 1
         return receipt
 
     # -- settling ---------------------------------------------------------------------------------
@@ -302,12 +308,13 @@ class Window:
         if self._open.pop(seq, None) is None:
             return
         self._unnoted.append(seq)
+        self._fresh += 1
         cursor = self.cursor
         if seq > cursor:
             self._ahead.add(seq)
         elif self._ahead and cursor > before:
             self._ahead = {each for each in self._ahead if each > cursor}
-        self._scribe.settled(self, soon=len(self._unnoted) >= MUCH)
+        self._scribe.settled(self, soon=self._fresh >= self._much)
         outcome = (receipt.fates or {}).get(sub.name, Outcome.ACKED)
         for publish in self._watchers.pop(seq, ()):
             if outcome is not Outcome.ACKED:
@@ -322,21 +329,27 @@ class Window:
         self._roused = False
         self.read_on()
 
-    def settlement(self) -> Settle | None:
-        """Return what the journal is to note."""
+    def settlement(self) -> tuple[Settle, Done] | None:
+        """Return what the journal is to note, and who is told whether it did."""
         if self.live:
             self._position = max(self._position, self._scribe.last)
-        cursor, settled = self.cursor, self._unnoted
-        self._unnoted = []
+        cursor, settled, fresh = self.cursor, self._unnoted, self._fresh
         if cursor <= self._noted and not settled:
             return None
-        self._noted = cursor
-        return Settle(self.name, cursor, tuple(seq for seq in settled if seq > cursor))
+        self._noted, self._unnoted, self._fresh, now = cursor, [], 0, self._round
 
-    def unnoted(self) -> None:
-        """The journal could not note it: next time everything is said again."""
-        self._unnoted = [*self._ahead]
-        self._noted = 0
+        def told(_: object, error: JournalError | None) -> None:
+            if now == self._round:
+                self._unknown -= fresh  # a journal that notes nothing holds up nobody
+                self._told(error)
+
+        return Settle(self.name, cursor, tuple(seq for seq in settled if seq > cursor)), told
+
+    def _told(self, error: JournalError | None) -> None:
+        if error is not None:  # next time everything is said again
+            self._unnoted = [*self._ahead]
+            self._noted = 0
+        self.read_on()
 
     def idle(self) -> None:
         """Move an idle cursor along, so that the journal may forget what nobody here wants."""

@@ -29,7 +29,7 @@ from actorbus import (
     PayloadError,
     RetryPolicy,
 )
-from actorbus.journal.base import Append, Operation, Page, Result, Wants
+from actorbus.journal.base import Append, Operation, Page, Result, Settle, Wants
 from actorbus.journal.memory import MemoryJournal
 from actorbus.testing import simulate
 from tests.handlers import Gate, Seen
@@ -75,6 +75,45 @@ class Damaging(MemoryJournal):
             type(each)(each.seq, each.entry, each.seq not in self.damaged) for each in page.records
         ]
         return Page(records, page.upto, page.end)
+
+
+class Stepped(MemoryJournal):
+    """A journal that makes a commit when it is allowed one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun, self._allowed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def commit(self, operations: Sequence[Operation]) -> list[Result]:
+        self._begun.release()
+        self._allowed.acquire(timeout=10.0)
+        return super().commit(operations)
+
+    def begun(self) -> None:
+        """Wait until one more commit has begun; the loop stands still meanwhile."""
+        assert self._begun.acquire(timeout=10.0)
+
+    def allow(self, commits: int = 1) -> None:
+        """Let one end, or more."""
+        self._allowed.release(commits)
+
+
+class Refusing(MemoryJournal):
+    """A journal that can refuse commits of nothing but what is settled.
+
+    Attributes:
+        refused: How many it has refused; None to refuse no more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: int | None = 0
+
+    def commit(self, operations: Sequence[Operation]) -> list[Result]:
+        if self.refused is not None and all(isinstance(each, Settle) for each in operations):
+            self.refused += 1
+            raise JournalError("not now")
+        return super().commit(operations)
 
 
 def crashed(journal: MemoryJournal) -> MemoryJournal:
@@ -543,6 +582,50 @@ async def test_an_event_that_kills_the_process_is_dead_in_the_end(make_bus: Make
         await bus.close(0.0)
     assert seen == [[0, 1, 2, 3, 4], [4], [4], [5, 6, 7, 8, 9], []]
     assert [(each.reason, each.event.data, each.attempts) for each in dead] == [("poison", 4, 3)]
+
+
+async def test_no_more_may_be_running_than_the_journal_was_told(make_bus: Make) -> None:
+    """What is settled counts as begun until that is committed, too: a crash may come before."""
+    journal, seen = Stepped(), Seen()
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", seen, durable="d", mailbox=5)
+    journal.allow()
+    async with bus:
+        journal.begun()  # the join
+        first = [bus.publish("a:b", number) for number in range(5)]
+        await asyncio.sleep(0)
+        journal.begun()
+        second = [bus.publish("a:b", number) for number in range(5, 10)]
+        await asyncio.sleep(0)
+        journal.allow()
+        journal.begun()  # the second, before anything of the first is settled
+        await asyncio.gather(*first)
+        journal.allow()
+        await asyncio.gather(*second)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert journal.status().cursors == {"d": 0}
+        assert seen.got == [0, 1, 2, 3, 4, 5]
+        journal.allow(100)
+        await bus.settle()
+    assert seen.got == [*range(10)]
+
+
+async def test_a_settlement_that_fails_is_said_again(make_bus: Make) -> None:
+    """A journal that cannot note what is settled holds up nobody, and hears of it later."""
+    journal, seen = Refusing(), Seen()
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", seen, durable="d", mailbox=5)
+    async with bus:
+        await asyncio.gather(*(bus.publish("a:b", number) for number in range(20)))
+        await bus.settle()
+        assert seen.got == [*range(20)]
+        assert journal.refused
+        assert journal.status().cursors == {"d": 0}
+        journal.refused = None
+        await bus.publish("a:b", 20)
+        await bus.settle()
+        assert journal.status().cursors == {"d": 21}
 
 
 # -- history ---------------------------------------------------------------------------------------
