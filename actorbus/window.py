@@ -203,14 +203,12 @@ class Window:
         if not self.active:
             return
         for record in page.records:
-            if record.seq in self._skip:
-                self._suspects = max(0, self._suspects - 1)
-            elif not self.room:
-                break
-            elif self._suspects:
-                self._suspect(record)
-                return
-            else:
+            if record.seq not in self._skip:
+                if not self.room:
+                    break
+                if self._suspects:
+                    self._suspect(record)
+                    return
                 self._hand_over(record)
             self._position = record.seq
         else:

@@ -11,7 +11,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -29,7 +29,7 @@ from actorbus import (
     PayloadError,
     RetryPolicy,
 )
-from actorbus.journal.base import Append, Operation, Page, Result, Settle, Wants
+from actorbus.journal.base import Append, Attempt, Operation, Page, Result, Settle, Wants
 from actorbus.journal.memory import MemoryJournal
 from actorbus.testing import simulate
 from tests.handlers import Gate, Seen
@@ -37,6 +37,7 @@ from tests.handlers import Gate, Seen
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., EventBus]
+Memory = TypeVar("Memory", bound=MemoryJournal)
 
 
 class Failing(MemoryJournal):
@@ -116,7 +117,19 @@ class Refusing(MemoryJournal):
         return super().commit(operations)
 
 
-def crashed(journal: MemoryJournal) -> MemoryJournal:
+class Attentive(MemoryJournal):
+    """A journal that remembers whose attempts it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempted: list[int] = []
+
+    def commit(self, operations: Sequence[Operation]) -> list[Result]:
+        self.attempted += [each.seq for each in operations if isinstance(each, Attempt)]
+        return super().commit(operations)
+
+
+def crashed(journal: Memory) -> Memory:
     """Return what a crash of the process would leave of a journal now."""
     image = copy.deepcopy(journal)
     image.close(clean=False)
@@ -626,6 +639,30 @@ async def test_a_settlement_that_fails_is_said_again(make_bus: Make) -> None:
         await bus.publish("a:b", 20)
         await bus.settle()
         assert journal.status().cursors == {"d": 21}
+
+
+async def test_what_may_have_been_running_behind_settled_ones_is_suspect(make_bus: Make) -> None:
+    """However many are settled between them: each is attempted alone, and that noted before."""
+    journal, gate = Attentive(), Gate()
+    bus = make_bus(journal=journal)
+
+    async def handle(data: int) -> None:
+        if data in (0, 21):
+            await gate(data)
+
+    bus.subscribe("a:*", handle, durable="d", concurrency=2, mailbox=4)
+    async with bus:
+        for number in range(22):
+            await bus.publish("a:b", number)
+        await gate.entered(2)
+        await asyncio.sleep(1.0)
+        journal = crashed(journal)
+        gate.open()
+    other = make_bus(journal=journal)
+    other.subscribe("a:*", Seen(), durable="d")
+    async with other:
+        await other.settle()
+    assert journal.attempted == [1, 22]
 
 
 # -- history ---------------------------------------------------------------------------------------
