@@ -19,6 +19,7 @@ from actorbus.dead_letter import DeadLetter
 from actorbus.errors import ConfigurationError, JournalError
 from actorbus.journal.base import Append, Appended, Entry
 from actorbus.receipt import Receipt, Route
+from actorbus.retention import Retention
 from actorbus.scribe import Scribe
 from actorbus.subscription import Subscription
 from actorbus.window import Window
@@ -45,6 +46,7 @@ class Recorder:
         self.scribe = scribe
         self.windows: dict[str, Window] = {}
         self.recalled = False
+        self._retention = Retention(scribe, self.windows)
         self._recalled: Recalled
         self._bury = bury
 
@@ -62,6 +64,7 @@ class Recorder:
             self.scribe.call(lambda: recall(self.scribe.journal, letters), self._told)
         for window in self.windows.values():
             window.join()
+        self._retention.begin(loop)
 
     async def ready(self) -> None:
         """Wait until the journal is open and has told what it knows.
@@ -97,9 +100,10 @@ class Recorder:
         self.windows.pop(name).pause()
 
     def pause(self) -> None:
-        """Read nothing more for anybody."""
+        """Read nothing more for anybody, and let the journal be."""
         for window in self.windows.values():
             window.pause()
+        self._retention.end()
 
     def behind(self) -> list[str]:
         """Return the names of the subscriptions that have not read all the journal holds for them.
@@ -115,7 +119,7 @@ class Recorder:
             JournalFullError: Too many events wait for a commit.
         """
         targets = [*route.addressees, *(share.pick(receipt) for share in route.shares)]
-        self.scribe.append(Append(entry), partial(self._done, route, receipt, targets))
+        self.scribe.append(Append(entry), partial(self._done, route, receipt, targets, entry))
         receipt.route, receipt.logged = _unrouted(route), 0
         for each in targets:
             if isinstance(each, Subscription) and each.window is None:
@@ -126,16 +130,19 @@ class Recorder:
         route: Route,
         receipt: Receipt,
         targets: list[Any],
+        entry: Entry,
         appended: Appended | None,
         error: JournalError | None,
     ) -> None:
         receipt.route = route
         if appended is None:
             self._failed(receipt, targets, error)
+            self._retention.move_along()  # the journal may be full of what only they hold back
         elif appended.duplicate:
             self._duplicate(receipt, targets)
         else:
             receipt.logged = appended.seq
+            self._retention.committed(len(entry.body))
             for each in targets:
                 if not isinstance(each, Subscription):
                     each.offer(receipt)

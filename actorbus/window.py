@@ -44,7 +44,6 @@ RETURNED = (
 
 AHEAD = 10_000  # deliveries that may be settled beyond the first open one
 MUCH = 100  # settled deliveries that need not wait for company
-FAR = 1_000  # events by which an idle cursor may lag behind the journal's end
 
 log = logging.getLogger("actorbus")
 
@@ -351,7 +350,7 @@ class Window:
 
     def idle(self) -> None:
         """Move an idle cursor along, so that the journal may forget what nobody here wants."""
-        if self.live and not self._open and self._scribe.last - self._noted >= FAR:
+        if self.live and not self._open and self._scribe.last > self._noted:
             self._scribe.settled(self)
 
     def takes_back(self, receipt: Receipt, reason: DeadReason) -> bool:

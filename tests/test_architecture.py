@@ -32,9 +32,9 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     (
         "encoding", "lag", "receipt", "backlog", "admission", "lot", "options", "subscription",
         "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor", "hooks", "life",
-        "scribe", "archive", "window", "recorder", "tap", "supervisor", "readings", "routing",
-        "registry", "waiting", "intake", "traffic", "engine", "explain", "closing", "asking",
-        "running", "looking", "listening", "lifecycle", "plain", "bus",
+        "scribe", "archive", "window", "retention", "recorder", "tap", "supervisor", "readings",
+        "routing", "registry", "waiting", "intake", "traffic", "engine", "explain", "closing",
+        "asking", "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3
