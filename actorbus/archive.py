@@ -5,7 +5,6 @@ A dead letter that is read back has the text of its traceback, but no error obje
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ import msgspec
 
 from actorbus.dead_letter import DeadLetter
 from actorbus.encoding import DamagedError, decoded, encoded, remains
-from actorbus.errors import PayloadError
+from actorbus.errors import ActorBusError, PayloadError
 from actorbus.event import Event
 from actorbus.journal.base import Bury, Exhume, Grave, Journal, Record
 from actorbus.scribe import Scribe
@@ -22,8 +21,6 @@ from actorbus.words import DeadReason
 
 RECALLED = 10_000  # events of the journal that are in the history after a start, at most
 PAGE = 1_000  # dead letters read at a time
-
-log = logging.getLogger("actorbus")
 
 
 class _Detail(msgspec.Struct, omit_defaults=True):
@@ -50,23 +47,27 @@ class Memories(msgspec.Struct):
     letters: list[DeadLetter]
 
 
-def bury(scribe: Scribe, letter: DeadLetter, seq: int) -> None:
-    """Keep a dead letter in the journal, if its event can be written.
+def bury(
+    scribe: Scribe, letter: DeadLetter, seq: int, stays: Callable[[ActorBusError], None]
+) -> None:
+    """Keep a dead letter in the journal.
 
     Args:
-        scribe: The way into the journal.
-        letter: The letter.
+        scribe: The way into it.
+        letter: The dead letter.
         seq: The number of its event in the journal; 0 if it has none.
+        stays: Told why it stays in memory only, if it must: its event cannot be written, as what an
+            actor was told and no journal has seen, or there is no room.
     """
     try:
         _, entry = encoded(letter.event)
-    except PayloadError as error:  # told to an actor, and never in the journal
-        log.warning("dead letter %s stays in memory only: %s", letter.id, error)
+    except PayloadError as error:
+        stays(error)
         return
     detail = _write(_Detail(letter.attempts, letter.first_failed_at, letter.traceback))
     reason = str(letter.reason)
     grave = Grave(letter.id, letter.subscription, reason, entry, letter.died_at, detail, seq)
-    scribe.put(Bury(grave))
+    scribe.put(Bury(grave), lambda _, error: None if error is None else stays(error))
 
 
 def recall(journal: Journal, letters: int) -> Memories:

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from contextvars import copy_context
 from copy import deepcopy
+from functools import partial
 from typing import Any, cast
 
 from actorbus.archive import Farewell, bury, exhume
@@ -34,6 +35,8 @@ from actorbus.subscription import Subscription
 from actorbus.waiting import guard
 from actorbus.watch import Watch
 from actorbus.words import ActorState, DeadReason
+
+UNBURIED = "its dead letter stays in memory only"  # in the log
 
 _EVERY: weakref.WeakSet[Traffic] = weakref.WeakSet()
 
@@ -291,8 +294,12 @@ class Traffic:
         """Keep, log and announce a dead letter; its event may have a number in the journal."""
         self.dead_letters.add(letter)
         if self.recorder is not None and self.running:
-            bury(self.recorder.scribe, letter, logged)
-        now = 0.0 if self.loop is None else self.loop.time()
-        self._storm.failure(letter.subscription, letter.reason, letter.error, letter.event, now)
+            stays = partial(self._log, letter, UNBURIED)
+            bury(self.recorder.scribe, letter, logged, stays)
+        self._log(letter, letter.reason, letter.error)
         if self.routes.listened_to and not letter.event.topic.startswith("$"):
             self.announce(f"$bus:dead_letter:{letter.reason}", letter)
+
+    def _log(self, letter: DeadLetter, reason: str, error: BaseException | None) -> None:
+        now = 0.0 if self.loop is None else self.loop.time()
+        self._storm.failure(letter.subscription, reason, error, letter.event, now)

@@ -30,7 +30,7 @@ from actorbus import (
     RetryPolicy,
     world,
 )
-from actorbus.journal.base import Append, Attempt, Operation, Page, Result, Settle, Wants
+from actorbus.journal.base import Append, Attempt, Bury, Operation, Page, Result, Settle, Wants
 from actorbus.journal.memory import MemoryJournal
 from actorbus.testing import simulate
 from tests.handlers import Gate, Seen
@@ -539,6 +539,30 @@ async def test_a_journal_that_breaks_is_an_error_and_no_hang(make_bus: Make) -> 
         with pytest.raises(JournalError, match="KeyError") as caught:
             await bus.publish("a:b")
         assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
+    make_bus: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no room for it the log says that it stays in memory only."""
+
+    class Graveless(MemoryJournal):
+        def commit(self, operations: Sequence[Operation]) -> list[Result]:
+            if any(isinstance(each, Bury) for each in operations):
+                raise JournalFullError("no room for the dead")
+            return super().commit(operations)
+
+    bus = make_bus(journal=Graveless())
+
+    async def fail(data: Any) -> None:
+        raise ValueError(data)
+
+    bus.subscribe("a:*", fail, name="d", durable="d", retry=RetryPolicy.none())
+    async with bus:
+        await bus.publish("a:b", 1)
+        await bus.settle()
+        assert [each.subscription for each in bus.dead_letters] == ["d"]
+    assert [each for each in caplog.messages if "stays in memory only" in each]
 
 
 async def test_a_damaged_record_is_a_dead_letter(make_bus: Make) -> None:
