@@ -78,9 +78,14 @@ def blocks(language: str) -> list[str]:
 
 
 def names_in(path: Path) -> set[str]:
-    """Return the names of the tests a file defines, those of classes as ``Class::name``."""
+    """Return the names of the tests a file defines, those of classes as ``Class::name``.
+
+    A class that inherits all its tests stands for them.
+    """
     found: set[str] = set()
     for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Test") and node.bases:
+            found.add(node.name)
         inner = node.body if isinstance(node, ast.ClassDef) else [node]
         prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
         for each in inner:
