@@ -53,9 +53,14 @@ class Lot:
         """Begin a chunk of up to so many deliveries; each begins when the iteration reaches it."""
         self._booked = 0
         self._cut = False
-        if size > 1 and self._cutter is None and (self.stock or len(self._inbox.items) > 1):
+        singly = self._single or (self._inbox.pressed and not self.stock)
+        if (
+            size > 1
+            and self._cutter is None
+            and (singly or self.stock or len(self._inbox.items) > 1)  # singly: more may yet come
+        ):
             self._cutter = self._loop.call_soon(self._cut_short)
-        if self._single or (self._inbox.pressed and not self.stock):
+        if singly:
             self._chunk = []
             return self._one_by_one(size)
         if not self.stock:

@@ -511,3 +511,37 @@ async def test_the_line_moves_up_when_a_thread_starts_a_delivery(bus: EventBus) 
     assert block.got == [0]
     block.gate.set()
     await bus.settle()
+
+
+async def test_each_delivery_of_several_workers_is_the_cause_of_what_it_publishes(
+    bus: EventBus,
+) -> None:
+    """What came while a thread was at work has its own event in hand, not the one before it."""
+    causes: list[tuple[str, str | None]] = []
+    gates = {"one": threading.Event(), "other": threading.Event()}
+    seen = asyncio.Event()
+
+    def handle(event: Event) -> None:
+        if event.data in gates:
+            assert gates[event.data].wait(10.0)
+        bus.publish("seen:by", event.id)
+
+    async def note(event: Event) -> None:
+        causes.append((event.data, event.causation_id))
+        seen.set()
+
+    bus.subscribe("a:*", handle, concurrency=2, mailbox=10)
+    bus.subscribe("seen:by", note)
+    bus.publish("a:b", "one")  # keeps one worker
+    await asyncio.sleep(0)
+    bus.publish("a:b", "fast")  # lets the other one take two at a time
+    await seen.wait()
+    bus.publish("a:b", "other")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    bus.publish("a:b", "late")  # comes while that one is under way
+    for gate in gates.values():
+        gate.set()
+    await bus.settle()
+    assert len(causes) == 4
+    assert all(published == cause for published, cause in causes)

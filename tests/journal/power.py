@@ -220,7 +220,7 @@ def _translated() -> Iterator[None]:
         yield
     except apsw.Error as error:
         raised = sqlite3.OperationalError(str(error))
-        raised.sqlite_errorcode = error.extendedresult
+        raised.sqlite_errorcode = vars(error)["extendedresult"]  # its stubs do not always say so
         raise raised from error
 
 
