@@ -5,6 +5,9 @@ piled up while the commit before was under way: group commit without a timer, wh
 bus no delay and a busy one a fraction of a commit per event. Only settled deliveries wait a moment
 for company (`PATIENCE`), since nobody waits for them.
 
+Where there is no room for all of a commit, what there is room for is committed without the rest; a
+dead letter that finds none is put down again with each commit until it does.
+
 One thread works for the journal; the loop is told of results in the order in which things were put
 down, whether or not they were committed together.
 """
@@ -21,11 +24,21 @@ from typing import Any, Protocol
 import msgspec
 
 from actorbus.errors import JournalError, JournalFullError
-from actorbus.journal.base import Append, Appended, Journal, Opening, Operation, Result, Settle
+from actorbus.journal.base import (
+    Append,
+    Appended,
+    Bury,
+    Journal,
+    Opening,
+    Operation,
+    Result,
+    Settle,
+)
 from actorbus.threads import Threads
 from actorbus.watch import hear, ring
 
 UNCOMMITTED = 10_000  # events that wait for a commit, at most
+OWED = 10_000  # dead letters put down again until there is room, at most
 TOGETHER = 2_000  # operations in one commit, about
 TURN = 0.003  # seconds the loop is kept for results, about
 SOME = 16  # results between two looks at the clock
@@ -51,6 +64,7 @@ class _Work(msgspec.Struct, eq=False):
     operations: list[Operation] = []
     done: list[Done] = []
     call: Callable[[], Any] | None = None
+    apart: bool = False  # whether it is committed by itself
     results: Sequence[Any] = ()
     errors: dict[int, JournalError] = {}
     count: int = 1  # how many pieces of work it was made of
@@ -87,6 +101,7 @@ class Scribe:
         self._ready: deque[_Work] = deque()
         self._under_way = 0
         self._finished: deque[_Work] = deque()
+        self._owed: deque[Bury] = deque(maxlen=OWED)  # dead letters there was no room for
         self._working = False
         self._lock = threading.Lock()
         self._bells: list[asyncio.Future[None]] = []
@@ -122,10 +137,8 @@ class Scribe:
 
     def _is_open(self, opening: Opening | None, error: JournalError | None) -> None:
         self._opened = opening or error
-        if opening is not None:
-            self.last = opening.last
-        else:
-            self._open = False
+        self._open = opening is not None
+        self.last = self.last if opening is None else opening.last
 
     @property
     def is_open(self) -> bool:
@@ -222,6 +235,10 @@ class Scribe:
             self._sealing.cancel()
             self._sealing = None
         work, self._next = self._next, _Work(self._loop)
+        if self._owed and (work.operations or self._settling):
+            owed: list[Operation] = [*self._owed]
+            self._owed.clear()
+            self._hand_over(_Work(self._loop, owed, [_dropped] * len(owed), apart=True))
         for who in self._settling:
             settlement = who.settlement()
             if settlement is not None:
@@ -283,25 +300,28 @@ class Scribe:
             work.errors = {0: self._as_error(error)}
 
     def _commit(self, work: _Work) -> None:
-        """Commit all of it; if that fails, at least what needs no new room."""
+        """Commit all of it; if there is no room for that, at least what needs none."""
+        operations = work.operations
         if self._broken is not None:
-            work.errors = dict.fromkeys(range(len(work.operations)), self._broken)
+            work.errors = dict.fromkeys(range(len(operations)), self._broken)
             return
-        try:
-            work.results = self.journal.commit(work.operations)
-        except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
-            work.errors = dict.fromkeys(range(len(work.operations)), self._as_error(error))
-            rest = [i for i, each in enumerate(work.operations) if not isinstance(each, Append)]
-            if rest and len(rest) < len(work.operations):
-                try:
-                    results = self.journal.commit([work.operations[i] for i in rest])
-                except Exception:  # noqa: BLE001 it has failed as the first one did
-                    return
-                found: list[Result] = [None] * len(work.operations)
-                for i, result in zip(rest, results, strict=True):
+        found: list[Result] = [None] * len(operations)
+        work.results = found
+        tried: list[list[int]] = []
+        for without in (), (Bury,), (Append,), (Append, Bury):
+            kept = [i for i, each in enumerate(operations) if not isinstance(each, without)]
+            if not kept or kept in tried:
+                continue
+            tried.append(kept)
+            try:
+                results = self.journal.commit([operations[i] for i in kept])
+            except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
+                work.errors |= dict.fromkeys(kept, self._as_error(error))
+            else:
+                for i, result in zip(kept, results, strict=True):
                     found[i] = result
-                    del work.errors[i]
-                work.results = found
+                    work.errors.pop(i, None)
+                return
 
     def _as_error(self, error: Exception) -> JournalError:
         """Return an error of the journal; one it does not know of is a fault of its own."""
@@ -359,8 +379,11 @@ class Scribe:
         work.told += 1
         error = work.errors.get(index)
         result = None if error is not None else work.results[index]
-        if work.call is None and isinstance(work.operations[index], Append):
+        operation = None if work.call is not None else work.operations[index]
+        if isinstance(operation, Append):
             self.uncommitted -= 1
+        elif error is not None and isinstance(operation, Bury):
+            self._owed.append(operation)
         if isinstance(result, Appended):
             self.last = max(self.last, result.seq)
         work.done[index](result, error)
@@ -369,7 +392,7 @@ class Scribe:
 def _fits(works: list[_Work], work: _Work) -> bool:
     """Return whether some work can be done together with what comes before it."""
     first = works[0] if works else work
-    alone = first.call is not None or work.call is not None
+    alone = first.apart or work.apart or first.call is not None or work.call is not None
     return not works or (not alone and work.loop is first.loop)
 
 

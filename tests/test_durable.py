@@ -564,6 +564,39 @@ async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
     assert [each for each in caplog.messages if "stays in memory only" in each]
 
 
+async def test_a_dead_letter_is_buried_as_soon_as_there_is_room(make_bus: Make) -> None:
+    """Its delivery is settled meanwhile, and no crash after the next commit can lose it."""
+
+    class Graveless(MemoryJournal):
+        full = True
+
+        def commit(self, operations: Sequence[Operation]) -> list[Result]:
+            if self.full and any(isinstance(each, Bury) for each in operations):
+                raise JournalFullError("no room for the dead")
+            return super().commit(operations)
+
+    journal, worked = Graveless(), Seen()
+    bus = make_bus(journal=journal)
+
+    async def fail(data: Any) -> None:
+        raise ValueError(data)
+
+    bus.subscribe("a:*", fail, name="fails", durable="fails", retry=RetryPolicy.none())
+    bus.subscribe("a:*", worked, name="works", durable="works")
+    async with bus:
+        for number in range(3):
+            await bus.publish("a:b", number)
+        await bus.settle()
+        assert journal.status().cursors == {"fails": 3, "works": 3}
+        assert journal.status().dead == 0
+        journal.full = False
+        await bus.publish("other:topic")
+        image = crashed(journal)
+    image.open("power")
+    assert [grave.entry.body for grave in image.dead()] == [b"0", b"1", b"2"]
+    assert worked.got == [0, 1, 2]
+
+
 async def test_a_damaged_record_is_a_dead_letter(make_bus: Make) -> None:
     """Its reason is `checksum`, and the rest is delivered."""
     journal, gate, seen = Damaging(), Gate(), Seen()

@@ -100,9 +100,8 @@ async def test_a_journal_at_its_limit(
         buried = {each.event.id for each in again.dead_letters}
     assert buried <= set(books.refused)
     told = [each for each in caplog.messages if "stays in memory only" in each]
-    assert [ident for ident in books.refused if not any(ident in each for each in told)] == [
-        ident for ident in books.refused if ident in buried
-    ]
+    untold = {ident for ident in books.refused if not any(ident in each for each in told)}
+    assert untold <= buried  # who found no room was told of, and buried if there was some later
 
 
 async def test_a_full_disk(make_bus: Make, disk: Path) -> None:
