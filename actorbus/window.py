@@ -16,7 +16,7 @@ Invariants:
 
 After an unclean stop the first deliveries may have been running, and one of them may be why: they
 are run one at a time, each attempt noted in the journal before it begins. One that has been begun
-as often as its policy allows is dead (``poison``).
+as often as its policy allows, the start before the crash included, is dead (``poison``).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ RETURNED = (
 """What takes a delivery away without anybody having failed."""
 
 AHEAD = 10_000  # deliveries that may be settled beyond the first open one
+RECOVERY = 1.0  # seconds after which a journal that has failed is asked again
 MUCH = 100  # settled deliveries that need not wait for company
 
 log = logging.getLogger("actorbus")
@@ -196,8 +197,7 @@ class Window:
 
     def _read(self, page: Page | None, error: JournalError | None) -> None:
         if page is None:
-            log.error("durable %r cannot read on: %s", self.name, error)
-            self.active = False
+            self._try_later(error)
             return
         if not self.active:
             return
@@ -218,6 +218,13 @@ class Window:
         self._sub.bus.quiet()
         self.read_on()
 
+    def _try_later(self, error: JournalError | None) -> None:
+        """Go on when the journal may have recovered: a full disk may have space again."""
+        log.error("durable %r waits for its journal: %s", self.name, error)
+        if self.active and not self._roused:
+            self._roused = True
+            self._sub.loop.call_later(RECOVERY, self._read_soon)
+
     def _suspect(self, record: Record) -> None:
         """Note the attempt first: the event may be what has ended the process."""
         self._reading = True
@@ -225,13 +232,13 @@ class Window:
 
         def noted(count: int | None, error: JournalError | None) -> None:
             if count is None:
-                log.error("durable %r is idle: %s", self.name, error)
-                self.active = False
+                self._try_later(error)
                 return
             self._suspects -= 1
             self._position = record.seq
-            tries = self._sub.options.retry.max_attempts
-            self._hand_over(record, DeadReason.POISON if count > tries else None, count - 1)
+            # The start before the crash could not be foreseen, and is not among those noted.
+            noted_at_most = max(1, self._sub.options.retry.max_attempts - 1)
+            self._hand_over(record, DeadReason.POISON if count > noted_at_most else None, count)
             self.read_on()
 
         self._scribe.put(attempt, self._in_this_round(noted))
