@@ -53,14 +53,13 @@ class Lot:
         """Begin a chunk of up to so many deliveries; each begins when the iteration reaches it."""
         self._booked = 0
         self._cut = False
-        singly = self._single or (self._inbox.pressed and not self.stock)
         if (
             size > 1
-            and self._cutter is None
-            and (singly or self.stock or len(self._inbox.items) > 1)  # singly: more may yet come
+            and self._cutter is None  # taken one by one, more may yet come than there is now
+            and (self.stock or self._single or self._inbox.pressed or len(self._inbox.items) > 1)
         ):
             self._cutter = self._loop.call_soon(self._cut_short)
-        if singly:
+        if self._single or (self._inbox.pressed and not self.stock):
             self._chunk = []
             return self._one_by_one(size)
         if not self.stock:

@@ -54,7 +54,8 @@ class Result:
         """Add what other runs came to."""
         self.runs += other.runs
         self.steps += other.steps
-        self.virtual_seconds += other.virtual_seconds
+        # Rounded, so that it does not depend on the order in which processes end.
+        self.virtual_seconds = round(self.virtual_seconds + other.virtual_seconds, 6)
         self.failures += other.failures
         for name, count in other.faults.items():
             self.faults[name] = self.faults.get(name, 0) + count
@@ -101,6 +102,6 @@ def run(lot: Lot) -> tuple[str, Result]:
         )
     else:
         result.runs, result.steps = counts.runs, counts.steps
-        result.virtual_seconds = counts.virtual_seconds
+        result.virtual_seconds = round(counts.virtual_seconds, 6)
     result.faults = dict(+faults)
     return lot.scenario, result
