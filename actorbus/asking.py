@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from actorbus.encoding import encoded
 from actorbus.engine import Engine
 from actorbus.errors import AskFailedError, AskTimeoutError, BusNotRunningError, NoResponderError
 from actorbus.event import Event
@@ -66,9 +65,8 @@ class Asking:
         route = self._engine.routes.route(topic)
         if not route.shares and not any(each.answers for each in route.addressees):
             raise NoResponderError(topic)
-        event, entry = self._engine.make_event(topic, data, key, headers, cause=cause), None
-        if self._engine.recorder is not None:
-            event, entry = encoded(event)
+        event = self._engine.make_event(topic, data, key, headers, cause=cause)
+        event, entry = self._engine.recorded(event)
         receipt = self._engine.receipt_for(route, event)
         receipt.watch = Watch(receipt, asking=True)
         self._engine.dispatch(route, receipt, entry)

@@ -18,7 +18,6 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.asking import Asking
-from actorbus.encoding import encoded
 from actorbus.engine import Engine
 from actorbus.errors import (
     BusClosedError,
@@ -178,7 +177,8 @@ class EventBus(Lifecycle, Listening, Asking, Looking):
             InvalidTopicError: The topic breaks the grammar, holds a wildcard, or starts with ``$``.
             BusNotRunningError: There is no running loop to deliver on.
             BusClosedError: The bus is draining or closed.
-            PayloadError: The payload cannot be copied (``copy="deep"``).
+            PayloadError: The payload cannot be copied (``copy="deep"``) or written (`journal`).
+            JournalFullError: 10,000 events wait for a commit.
         """
         engine = self._engine
         loop = _get_running_loop()
@@ -187,9 +187,7 @@ class EventBus(Lifecycle, Listening, Asking, Looking):
         if not isinstance(topic, str) or topic not in self._cache:
             check_topic(topic)
         event = engine.make_event(topic, data, key, headers, id, correlation_id, cause)
-        entry = None
-        if engine.recorder is not None:
-            event, entry = encoded(event, once=id is not None)
+        event, entry = engine.recorded(event, once=id is not None)
         if loop is None:
             return engine.from_thread(event, entry)
         return engine.deliver(self._routes.route(topic), event, entry)

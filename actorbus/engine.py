@@ -90,9 +90,7 @@ class Engine(Traffic):
         self.lag.start(loop)
         if self.recorder is not None:
             self.recorder.open(loop, self.dead_letters.limit, self._recalled)
-        heed = getattr(loop, "heed", None)  # a loop with virtual time: it waits for our threads
-        if heed is not None:
-            heed(self.threads)
+        self.threads.heeded_by(loop)
         lives = self.registry.root.lives()
         for life in lives:
             life.state = ActorState.STARTING

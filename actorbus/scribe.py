@@ -124,9 +124,7 @@ class Scribe:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin on a loop; what an earlier one has left is nobody's any more."""
         self._loop = loop
-        heed = getattr(loop, "heed", None)  # a loop with virtual time: it waits for the thread
-        if heed is not None:
-            heed(self.threads)
+        self.threads.heeded_by(loop)
         self._next, self._sealing, self._under_way, self.uncommitted = _Work(loop), None, 0, 0
         self._settling.clear()
         self._finished.clear()

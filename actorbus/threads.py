@@ -52,6 +52,12 @@ class Threads:
         """Whose jobs run now or wait for a thread."""
         return set(self._lent.copy().values())
 
+    def heeded_by(self, loop: object) -> None:
+        """Let a loop with virtual time wait for them; any other takes no notice."""
+        heed = getattr(loop, "heed", None)
+        if heed is not None:
+            heed(self)
+
     def lend(self, job: Job, owner: str) -> None:
         """Run a job in a thread, and remember whose it is until it ends."""
         token = object()

@@ -19,6 +19,7 @@ from typing import Any, cast
 from actorbus.archive import Farewell, bury, exhume
 from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
+from actorbus.encoding import encoded
 from actorbus.errors import BusNotRunningError, ConfigurationError, PayloadError
 from actorbus.event import Event, new_event
 from actorbus.hand import in_hand
@@ -149,6 +150,18 @@ class Traffic:
                 raise PayloadError(topic, "copy") from error
         return new_event(topic, data, key, headers, id, correlation_id, cause)
 
+    def recorded(self, event: Event, *, once: bool = False) -> tuple[Event, Entry | None]:
+        """Return an event as handlers get it, and what a journal is to keep, if there is one.
+
+        Args:
+            event: As it was published.
+            once: Whether an event of its id that was published before makes it a duplicate.
+
+        Raises:
+            PayloadError: It cannot be written.
+        """
+        return (event, None) if self.recorder is None else encoded(event, once=once)
+
     def receipt_for(self, route: Route, event: Event) -> Receipt:
         """Return the receipt of an event that is to take a route, now."""
         receipt = receipt_of(event, route, self.clock())
@@ -175,8 +188,8 @@ class Traffic:
         """
         event = receipt.event
         late = self.max_hops is not None and event._hops > self.max_hops
-        kept = self.recorder is not None and entry is not None and not late
-        if self.recorder is not None and entry is not None and not late:
+        if entry is not None and not late:
+            assert self.recorder is not None  # noqa: S101 without one there is no entry
             self.recorder.take(route, receipt, entry)
         route.ring.append(event)
         route.tally.events += 1
@@ -184,7 +197,7 @@ class Traffic:
             self.unrouted += 1
         if late:
             overdue(route, receipt, DeadReason.MAX_HOPS)
-        elif not kept:
+        elif entry is None:
             for offer in route.offers:
                 offer(receipt)
         if self.draining:
