@@ -21,6 +21,7 @@ The way of one event, and the map of the house (a file may import those above it
                 journal.base
     engine      encoding      an event as a journal keeps it
                 receipt       what publish returns, and waiting for it
+                extra         what only some receipts need to remember
                 backlog       a burst on one topic, on its way to the mailboxes
                 admission     a full mailbox: the line, the stall, the overflow policies
                 lot           what a worker takes out of its mailbox together
@@ -30,6 +31,7 @@ The way of one event, and the map of the house (a file may import those above it
                 staff         the workers of one actor, and what they hand back
                 actor hooks   a handler with state; its instances and what they do at start and stop
                 life          one actor from start to end: restart, suspension, stop
+                commit        what is done with a journal at one go
                 scribe        what a bus does, brought into its journal: many things in a commit
                 archive       dead letters and history in the journal
                 window        what a durable subscription has read and not settled

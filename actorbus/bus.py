@@ -182,7 +182,7 @@ class EventBus(Lifecycle, Listening, Asking, Looking):
         """
         engine = self._engine
         loop = _get_running_loop()
-        if loop is not engine.loop or not engine.plain or loop is None:
+        if loop is not engine.loop or not engine.ready or loop is None:
             loop = self._begin(caused=cause is not None or cause_in_hand() is not None)
         if not isinstance(topic, str) or topic not in self._cache:
             check_topic(topic)

@@ -50,8 +50,8 @@ def encoded(event: Event, *, once: bool = False) -> tuple[Event, Entry]:
     """
     topic, key, headers, meta = event.topic, event.key, event.headers, b""
     body = _written(topic, event.data)
-    correlation = None if event._correlation is None else event.correlation_id
-    if not (key is None and headers is None and correlation is None):
+    if not (key is None and headers is None and event._correlation is None):
+        correlation = None if event._correlation is None else event.correlation_id
         meta = _written(topic, [key, headers, correlation, event.causation_id, event._hops])
         key, headers, *_ = _read(meta)
     entry = Entry(event.id, topic, event.time, body, meta, JSON, once)

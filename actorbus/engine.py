@@ -84,7 +84,7 @@ class Engine(Traffic):
         self._pid = os.getpid()
         self.open, self.draining, self.closed = True, False, False
         self.home, self.clock, self.epoch = home_of(loop), clock_of(loop), NO_EPOCH
-        self.plain = self.simple
+        self.be_ready()
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
@@ -141,7 +141,8 @@ class Engine(Traffic):
         loop = self.loop
         if loop is None or not loop.is_closed() or not (self.open or self.draining):
             return
-        self.open = self.plain = self.draining = False
+        self.open = self.draining = False
+        self.look_twice()
         self.tasks.clear()
         self._steps.clear()
         self._to_start.clear()
@@ -229,7 +230,8 @@ class Engine(Traffic):
         """Accept only what has a cause."""
         self.intake.restrict()
         self.intake.flush()
-        self.open, self.plain, self.draining = False, False, True
+        self.open, self.draining = False, True
+        self.look_twice()
         self.longest_nap = 1.0
         if self.recorder is not None:
             self.recorder.pause()

@@ -87,6 +87,11 @@ class Intake:
         if wake and loop is not None:
             loop.call_soon_threadsafe(self.flush)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any could not be routed yet."""
+        return bool(self._receipts)
+
     def flush(self) -> bool:
         """Route what has arrived, in call order; return whether there was any. For the loop."""
         if not self._receipts:  # who puts one in calls this afterwards

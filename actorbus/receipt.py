@@ -11,15 +11,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
 from actorbus.event import Event
+from actorbus.extra import Extra, Rare
 from actorbus.hand import Hand, in_hand
 from actorbus.home import NO_EPOCH, Epoch
 from actorbus.outside import blocking, elsewhere, is_outside
-from actorbus.watch import Settlement, Watch, hear, ring
+from actorbus.watch import Settlement, Watch, ring
 from actorbus.words import Outcome
 
 if TYPE_CHECKING:
@@ -119,43 +121,6 @@ class Tally:
 Places = list[tuple[Addressee, "Place[Receipt]"]]
 
 
-class Extra(msgspec.Struct, eq=False):
-    """What only some receipts need, made when something is to be remembered; see `Receipt`."""
-
-    awaiting: int = 0
-    bells: list[asyncio.Future[None]] | None = None
-    context: Context | None = None
-    fates: dict[str, Outcome] | None = None
-    logged: int = 0
-    members: list[Addressee] | None = None
-    pause: bool = False
-    places: Places | None = None
-    refusal: Callable[[], Exception] | None = None
-    refused: int = 0
-    watch: Watch | None = None
-
-
-class _Rare(Generic[T]):
-    """An attribute of a receipt that is kept in its `Extra`."""
-
-    __slots__ = ("_default", "_name")
-
-    def __init__(self, default: T) -> None:
-        self._default = default
-
-    def __set_name__(self, _: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, receipt: Receipt, _: type) -> T:
-        extra = receipt.extra
-        return self._default if extra is None else getattr(extra, self._name)
-
-    def __set__(self, receipt: Receipt, value: T) -> None:
-        if receipt.extra is None:
-            receipt.extra = Extra()
-        setattr(receipt.extra, self._name, value)
-
-
 class Receipt(msgspec.Struct, eq=False):
     """What became of one publish so far; awaitable.
 
@@ -175,17 +140,17 @@ class Receipt(msgspec.Struct, eq=False):
     _event: Event | None = None  # made when somebody asks for it: a handler of payloads does not
     extra: Extra | None = None
 
-    refused = _Rare(0)
-    context = _Rare[Context | None](None)  # the publisher's, where a handler runs in a thread
-    places = _Rare[Places | None](None)  # in the lines now
-    members = _Rare[list[Addressee] | None](None)  # whom the groups chose
-    fates = _Rare[dict[str, Outcome] | None](None)  # of the deliveries that are dead or conflated
-    refusal = _Rare[Callable[[], Exception] | None](None)  # what awaiting raises
-    watch = _Rare[Watch | None](None)
-    awaiting = _Rare(0)  # tasks that await admission
-    logged = _Rare(0)  # its number in the journal, once committed
-    pause = _Rare(False)  # whether awaiting lets the loop go round once, even if there is room
-    bells = _Rare[list[asyncio.Future[None]] | None](None)
+    refused = Rare(0)
+    context = Rare[Context | None](None)  # the publisher's, where a handler runs in a thread
+    places = Rare[Places | None](None)  # in the lines now
+    members = Rare[list[Addressee] | None](None)  # whom the groups chose
+    fates = Rare[dict[str, Outcome] | None](None)  # of the deliveries that are dead or conflated
+    refusal = Rare[Callable[[], Exception] | None](None)  # what awaiting raises
+    watch = Rare[Watch | None](None)
+    awaiting = Rare(0)  # tasks that await admission
+    logged = Rare(0)  # its number in the journal, once committed
+    pause = Rare(False)  # whether awaiting lets the loop go round once, even if there is room
+    bells = Rare[list[asyncio.Future[None]] | None](None)
 
     @property
     def event(self) -> Event:
@@ -230,11 +195,12 @@ class Receipt(msgspec.Struct, eq=False):
         if extra is None:
             return self
         if extra.places or extra.refusal is not None or not self.route.routed:
-            waiting = self._admission(_own_hand())
-            exchange = self.route.exchange
+            hand, exchange = _own_hand(), self.route.exchange
             if is_outside(exchange.loop):
-                waiting = elsewhere(waiting, exchange.loop, exchange.name)
-            yield from waiting.__await__()
+                waiting = elsewhere(self._admitted(hand), exchange.loop, exchange.name)
+                yield from waiting.__await__()
+            else:
+                yield from self._admission(hand)
         elif extra.pause:
             extra.pause = False
             yield
@@ -255,7 +221,7 @@ class Receipt(msgspec.Struct, eq=False):
             BusNotRunningError: The bus's loop runs no more.
         """
         exchange = self.route.exchange
-        blocking(self._admission(_own_hand()), exchange.loop, exchange.name, timeout)
+        blocking(self._admitted(_own_hand()), exchange.loop, exchange.name, timeout)
         return self
 
     async def settled(self, timeout: float | None = None) -> Settlement:
@@ -347,7 +313,11 @@ class Receipt(msgspec.Struct, eq=False):
         if extra is not None and extra.bells and self.route.routed and not extra.places:
             ring(extra.bells)
 
-    async def _admission(self, hand: Hand | None) -> None:
+    async def _admitted(self, hand: Hand | None) -> None:
+        await self._admission(hand)
+
+    @coroutine  # not ``async``: an awaited publish to a journal goes through here
+    def _admission(self, hand: Hand | None) -> Generator[Any, None, None]:
         """Wait for admission; `hand` is the worker whose handler waits, if any."""
         extra = self._count_awaiting(1)
         try:
@@ -355,7 +325,7 @@ class Receipt(msgspec.Struct, eq=False):
                 if hand is not None:
                     self.route.exchange.guard(hand, self, None)
                     hand.blocked = self
-                await self._heard(extra)
+                yield from self._heard(extra)
         finally:
             if hand is not None:
                 hand.blocked = None
@@ -363,17 +333,23 @@ class Receipt(msgspec.Struct, eq=False):
         if extra.refusal is not None:
             raise extra.refusal()
 
-    async def _heard(self, extra: Extra) -> None:
+    @coroutine
+    def _heard(self, extra: Extra) -> Generator[Any, None, None]:
         if not extra.places and self.route.routed:
             return  # the guard has just given up the last one
-        if extra.bells is None:
-            extra.bells = []
-        loop = asyncio.get_running_loop()
+        bells = extra.bells
+        if bells is None:
+            bells = extra.bells = []
+        exchange, loop = self.route.exchange, asyncio.get_running_loop()
         started = loop.time()
+        bell = loop.create_future()
+        bells.append(bell)
         try:
-            await hear(extra.bells)
+            yield from bell
         finally:
-            self.route.exchange.blocked_seconds += loop.time() - started
+            if bell in bells:
+                bells.remove(bell)
+            exchange.blocked_seconds += loop.time() - started
 
     def _count_awaiting(self, change: int) -> Extra:
         extra = self.extra = self.extra or Extra()

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from actorbus.archive import Memories, recall
 from actorbus.dead_letter import DeadLetter
 from actorbus.errors import ConfigurationError, JournalError
+from actorbus.extra import Extra
 from actorbus.journal.base import Append, Appended, Entry
 from actorbus.receipt import Receipt, Route
 from actorbus.retention import Retention
@@ -118,9 +119,13 @@ class Recorder:
         Raises:
             JournalFullError: Too many events wait for a commit.
         """
-        targets = [*route.addressees, *(share.pick(receipt) for share in route.shares)]
+        targets: Sequence[Any] = route.addressees
+        if route.shares:
+            targets = [*targets, *(share.pick(receipt) for share in route.shares)]
         self.scribe.append(Append(entry), partial(self._done, route, receipt, targets, entry))
-        receipt.route, receipt.logged = _unrouted(route), 0
+        receipt.route = route.stand_in or _unrouted(route)
+        if receipt.extra is None:
+            receipt.extra = Extra()
         for each in targets:
             if isinstance(each, Subscription) and each.window is None:
                 each.expect(receipt)
@@ -129,7 +134,7 @@ class Recorder:
         self,
         route: Route,
         receipt: Receipt,
-        targets: list[Any],
+        targets: Sequence[Any],
         entry: Entry,
         appended: Appended | None,
         error: JournalError | None,
@@ -152,7 +157,7 @@ class Recorder:
                     each.admit(receipt)
         receipt.admitted()
 
-    def _failed(self, receipt: Receipt, targets: list[Any], error: JournalError | None) -> None:
+    def _failed(self, receipt: Receipt, targets: Sequence[Any], error: JournalError | None) -> None:
         reason = DeadReason.COMMIT_FAILED
         receipt.refusal = lambda: error or JournalError("the journal is closed")
         for each in targets:
@@ -163,7 +168,7 @@ class Recorder:
         _forget(receipt)
         self._bury(DeadLetter(receipt.event, "", reason, error=error))
 
-    def _duplicate(self, receipt: Receipt, targets: list[Any]) -> None:
+    def _duplicate(self, receipt: Receipt, targets: Sequence[Any]) -> None:
         for each in targets:
             if isinstance(each, Subscription):
                 each.unexpected(receipt, Outcome.CONFLATED)
@@ -172,10 +177,9 @@ class Recorder:
 
 
 def _unrouted(route: Route) -> Route:
-    """Return the stand-in of a route for an event that waits for its commit."""
-    if route.stand_in is None:
-        route.stand_in = Route(route.exchange, route.topic, route.offers, route.addressees)
-        route.stand_in.routed = False
+    """Make the stand-in of a route for an event that waits for its commit."""
+    route.stand_in = Route(route.exchange, route.topic, route.offers, route.addressees)
+    route.stand_in.routed = False
     return route.stand_in
 
 

@@ -5,8 +5,7 @@ piled up while the commit before was under way: group commit without a timer, wh
 bus no delay and a busy one a fraction of a commit per event. Only settled deliveries wait a moment
 for company (`PATIENCE`), since nobody waits for them.
 
-Where there is no room for all of a commit, what there is room for is committed without the rest; a
-dead letter that finds none is put down again with each commit until it does.
+A dead letter for which there is no room is put down again with each commit until there is.
 
 One thread works for the journal; the loop is told of results in the order in which things were put
 down, whether or not they were committed together.
@@ -15,25 +14,14 @@ down, whether or not they were committed together.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
-
+from actorbus.commit import Done, Work, together
 from actorbus.errors import JournalError, JournalFullError
-from actorbus.journal.base import (
-    Append,
-    Appended,
-    Bury,
-    Journal,
-    Opening,
-    Operation,
-    Result,
-    Settle,
-)
+from actorbus.journal.base import Append, Appended, Bury, Journal, Opening, Operation, Settle
 from actorbus.threads import Threads
 from actorbus.watch import hear, ring
 
@@ -44,31 +32,12 @@ TURN = 0.003  # seconds the loop is kept for results, about
 SOME = 16  # results between two looks at the clock
 PATIENCE = 0.005  # seconds a settled delivery may wait for a commit to ride in
 
-log = logging.getLogger("actorbus")
-
-Done = Callable[[Any, JournalError | None], None]
-"""Told of a result, or of why there is none; called on the loop."""
-
 
 class Settling(Protocol):
     """Whoever settles deliveries of a durable subscription."""
 
     def settlement(self) -> tuple[Settle, Done] | None:
         """Return what is to be noted of it, if anything, and who is told of the commit."""
-
-
-class _Work(msgspec.Struct, eq=False):
-    """What is done in the thread at one go: a commit, or a call of the journal."""
-
-    loop: asyncio.AbstractEventLoop | None = None
-    operations: list[Operation] = []
-    done: list[Done] = []
-    call: Callable[[], Any] | None = None
-    apart: bool = False  # whether it is committed by itself
-    results: Sequence[Any] = ()
-    errors: dict[int, JournalError] = {}
-    count: int = 1  # how many pieces of work it was made of
-    told: int = 0  # how many of those who wait have been told
 
 
 class Scribe:
@@ -95,12 +64,12 @@ class Scribe:
         self._durability = durability
         self._eased = eased
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._next = _Work()
+        self._next = Work()
         self._settling: dict[Settling, None] = {}
         self._sealing: asyncio.Handle | None = None
-        self._ready: deque[_Work] = deque()
+        self._ready: deque[Work] = deque()
         self._under_way = 0
-        self._finished: deque[_Work] = deque()
+        self._finished: deque[Work] = deque()
         self._owed: deque[Bury] = deque(maxlen=OWED)  # dead letters there was no room for
         self._working = False
         self._lock = threading.Lock()
@@ -125,7 +94,7 @@ class Scribe:
         """Begin on a loop; what an earlier one has left is nobody's any more."""
         self._loop = loop
         self.threads.heeded_by(loop)
-        self._next, self._sealing, self._under_way, self.uncommitted = _Work(loop), None, 0, 0
+        self._next, self._sealing, self._under_way, self.uncommitted = Work(loop), None, 0, 0
         self._settling.clear()
         self._finished.clear()
         self._bells.clear()
@@ -187,13 +156,17 @@ class Scribe:
         Raises:
             JournalFullError: Too many wait for a commit already.
         """
-        if self.room <= 0:
+        if self.uncommitted >= UNCOMMITTED:
             raise JournalFullError(
                 f"{UNCOMMITTED:,} events wait for a commit to {self.journal.url}: "
                 "await the receipts to publish no faster than the disk can write"
             )
         self.uncommitted += 1
-        self.put(operation, done)
+        work = self._next
+        work.operations.append(operation)
+        work.done.append(done)
+        if self._sealing is None or type(self._sealing) is asyncio.TimerHandle:
+            self._seal_in(0.0)
 
     def put(self, operation: Operation, done: Done | None = None) -> None:
         """Put something down for the next commit."""
@@ -204,7 +177,7 @@ class Scribe:
     def call(self, function: Callable[[], Any], done: Done) -> None:
         """Call the journal after everything put down before."""
         self.seal()
-        self._hand_over(_Work(self._loop, [], [done], function))
+        self._hand_over(Work(self._loop, [], [done], function))
 
     def settled(self, who: Settling, *, soon: bool = False) -> None:
         """Ask somebody what he has settled, when the next commit is made.
@@ -232,11 +205,11 @@ class Scribe:
         if self._sealing is not None:
             self._sealing.cancel()
             self._sealing = None
-        work, self._next = self._next, _Work(self._loop)
+        work, self._next = self._next, Work(self._loop)
         if self._owed and (work.operations or self._settling):
             owed: list[Operation] = [*self._owed]
             self._owed.clear()
-            self._hand_over(_Work(self._loop, owed, [_dropped] * len(owed), apart=True))
+            self._hand_over(Work(self._loop, owed, [_dropped] * len(owed), apart=True))
         for who in self._settling:
             settlement = who.settlement()
             if settlement is not None:
@@ -246,7 +219,7 @@ class Scribe:
         if work.operations:
             self._hand_over(work)
 
-    def _hand_over(self, work: _Work) -> None:
+    def _hand_over(self, work: Work) -> None:
         self._under_way += 1
         with self._lock:
             self._ready.append(work)
@@ -267,74 +240,32 @@ class Scribe:
 
     def _work(self) -> None:
         while works := self._take():
-            together = works[0]
-            if len(works) > 1:
-                operations = [each for work in works for each in work.operations]
-                done = [each for work in works for each in work.done]
-                together = _Work(together.loop, operations, done)
-            if together.call is not None:
-                self._call(together)
+            work = together(works)
+            if self._broken is not None and work.call is None:
+                work.fail(self._broken)
             else:
-                self._commit(together)
-            if not self._tell(together, len(works)):
+                work.perform(self.journal)
+            if not self._tell(work):
                 return
 
-    def _take(self) -> list[_Work]:
+    def _take(self) -> list[Work]:
         """Take what comes next: a call, or commits that can be one."""
         with self._lock:
-            works: list[_Work] = []
+            works: list[Work] = []
             operations = 0
-            while self._ready and operations < TOGETHER and _fits(works, self._ready[0]):
+            while self._ready and operations < TOGETHER:
+                if works and not self._ready[0].goes_with(works[0]):
+                    break
                 works.append(self._ready.popleft())
                 operations += len(works[-1].operations)
             self._working = bool(works)
             return works
 
-    def _call(self, work: _Work) -> None:
-        assert work.call is not None  # noqa: S101 the caller has looked
-        try:
-            work.results = [work.call()]
-        except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
-            work.errors = {0: self._as_error(error)}
-
-    def _commit(self, work: _Work) -> None:
-        """Commit all of it; if there is no room for that, at least what needs none."""
-        operations = work.operations
-        if self._broken is not None:
-            work.errors = dict.fromkeys(range(len(operations)), self._broken)
-            return
-        found: list[Result] = [None] * len(operations)
-        work.results = found
-        tried: list[list[int]] = []
-        for without in (), (Bury,), (Append,), (Append, Bury):
-            kept = [i for i, each in enumerate(operations) if not isinstance(each, without)]
-            if not kept or kept in tried:
-                continue
-            tried.append(kept)
-            try:
-                results = self.journal.commit([operations[i] for i in kept])
-            except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
-                work.errors |= dict.fromkeys(kept, self._as_error(error))
-            else:
-                for i, result in zip(kept, results, strict=True):
-                    found[i] = result
-                    work.errors.pop(i, None)
-                return
-
-    def _as_error(self, error: Exception) -> JournalError:
-        """Return an error of the journal; one it does not know of is a fault of its own."""
-        if isinstance(error, JournalError):
-            return error
-        log.error("the journal %s broke", self.journal.url, exc_info=error)
-        wrapped = JournalError(f"{self.journal.url} broke: {error!r}")
-        wrapped.__cause__ = error
-        return wrapped
-
-    def _tell(self, work: _Work, count: int) -> bool:
+    def _tell(self, work: Work) -> bool:
         """Let the loop know; return False if it is closed, so that nobody wants to."""
         assert work.loop is not None  # noqa: S101 nothing is put down before the start
         try:
-            work.loop.call_soon_threadsafe(self._finish, work, count)
+            work.loop.call_soon_threadsafe(self._finish, work)
         except RuntimeError:
             with self._lock:
                 self._working = False
@@ -344,11 +275,10 @@ class Scribe:
 
     # -- back on the loop -------------------------------------------------------------------------
 
-    def _finish(self, work: _Work, count: int) -> None:
+    def _finish(self, work: Work) -> None:
         """Pass results on, in order, without keeping the loop for longer than a turn."""
         if work.loop is not self._loop:
             return
-        work.count = count
         self._finished.append(work)
         if len(self._finished) == 1:
             self._pass_on()
@@ -360,10 +290,7 @@ class Scribe:
         while self._finished:
             work = self._finished[0]
             while work.told < len(work.done):
-                for _ in range(SOME):
-                    self._pass_one(work)
-                    if work.told == len(work.done):
-                        break
+                self._pass_some(work)
                 if loop.time() > until:
                     loop.call_soon(self._pass_on)
                     return
@@ -372,26 +299,26 @@ class Scribe:
             ring(self._bells)
             self._eased()
 
-    def _pass_one(self, work: _Work) -> None:
-        index = work.told
-        work.told += 1
-        error = work.errors.get(index)
-        result = None if error is not None else work.results[index]
-        operation = None if work.call is not None else work.operations[index]
+    def _pass_some(self, work: Work) -> None:
+        """Pass on some results; whoever is told may start anything, so nothing is kept here."""
+        operations, results, done, errors = work.operations, work.results, work.done, work.errors
+        for index in range(work.told, min(work.told + SOME, len(done))):
+            work.told = index + 1
+            error = errors.get(index) if errors else None
+            result = None if error is not None else results[index]
+            if type(result) is Appended:
+                self.uncommitted -= 1
+                if result.seq > self.last:
+                    self.last = result.seq
+            elif error is not None and operations:
+                self._not_done(operations[index])
+            done[index](result, error)
+
+    def _not_done(self, operation: Operation) -> None:
         if isinstance(operation, Append):
             self.uncommitted -= 1
-        elif error is not None and isinstance(operation, Bury):
+        elif isinstance(operation, Bury):
             self._owed.append(operation)
-        if isinstance(result, Appended):
-            self.last = max(self.last, result.seq)
-        work.done[index](result, error)
-
-
-def _fits(works: list[_Work], work: _Work) -> bool:
-    """Return whether some work can be done together with what comes before it."""
-    first = works[0] if works else work
-    alone = first.apart or work.apart or first.call is not None or work.call is not None
-    return not works or (not alone and work.loop is first.loop)
 
 
 def _dropped(_: object, __: JournalError | None) -> None:

@@ -45,7 +45,7 @@ _EVERY: weakref.WeakSet[Traffic] = weakref.WeakSet()
 def _forked() -> None:
     """Let every publish of a forked child ask where it is: its loop only seems to run."""
     for traffic in _EVERY:
-        traffic.plain = False
+        traffic.look_twice()
 
 
 if hasattr(os, "register_at_fork"):
@@ -59,8 +59,9 @@ class Traffic:
         name: Of the bus.
         loop: The loop it runs on, or ran on last; None before the first start.
         open: Whether every publish is accepted.
-        plain: Whether besides nothing is on its way from another thread and payloads are neither
-            copied nor kept in a journal, so that a publish on the loop needs no further question.
+        ready: Whether besides nothing is on its way from another thread.
+        plain: Whether besides payloads are neither copied nor kept in a journal, so that a publish
+            on the loop needs no further question.
         home: The loop as far as telling in which thread it runs now.
         clock: Returns the loop's time.
         epoch: What turns that into Unix time.
@@ -89,7 +90,7 @@ class Traffic:
         self.home = NOWHERE
         self.clock = time.monotonic
         self.epoch = NO_EPOCH
-        self.open = self.plain = self.draining = self.closed = False
+        self.open = self.ready = self.plain = self.draining = self.closed = False
         self.copies = copies
         self.max_hops = max_hops
         self.recorder: Recorder | None = None
@@ -104,11 +105,6 @@ class Traffic:
         self._storm = StormLog()
         self._pid = os.getpid()
         _EVERY.add(self)
-
-    @property
-    def simple(self) -> bool:
-        """Whether payloads go by reference and into no journal."""
-        return not self.copies and self.recorder is None
 
     @property
     def running(self) -> bool:
@@ -221,15 +217,27 @@ class Traffic:
         receipt = receipt_of(event, self._on_its_way, self.loop.time())
         receipt.context = copy_context()
         self.intake.put(receipt, to, caused=event.causation_id is not None)
-        self.plain = False
+        self.look_twice()
         return receipt
+
+    def look_twice(self) -> None:
+        """Let every publish ask how things stand; callable from any thread."""
+        self.ready = self.plain = False
 
     def catch_up(self) -> bool:
         """Route what other threads have published so far; return whether there was any."""
-        if self.plain or not self.running or asyncio._get_running_loop() is not self.loop:
+        if self.ready or not self.running or asyncio._get_running_loop() is not self.loop:
             return False
-        self.plain = self.open and self.simple  # first: what arrives meanwhile takes it back
-        return self.intake.flush()
+        self.be_ready()  # first: what arrives meanwhile takes it back
+        routed = self.intake.flush()
+        if self.intake.waiting:  # for the journal: what is published now must not overtake it
+            self.look_twice()
+        return routed
+
+    def be_ready(self) -> None:
+        """Let a publish ask nothing more, if the bus is open."""
+        self.ready = self.open
+        self.plain = self.open and not self.copies and self.recorder is None
 
     def _room(self) -> int:
         return UNROUTED if self.recorder is None else self.recorder.scribe.room

@@ -23,14 +23,19 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import msgspec
+
+from actorbus.commit import Done
 from actorbus.encoding import DamagedError, decoded, remains
 from actorbus.errors import JournalError
 from actorbus.event import Event
+from actorbus.extra import Extra
+from actorbus.home import NO_EPOCH
 from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing
-from actorbus.receipt import Receipt, Route, receipt_of
-from actorbus.scribe import Done, Scribe
+from actorbus.receipt import Receipt, Route
+from actorbus.scribe import Scribe
 from actorbus.words import DeadReason, Outcome
 
 if TYPE_CHECKING:
@@ -49,26 +54,25 @@ MUCH = 100  # settled deliveries that need not wait for company
 log = logging.getLogger("actorbus")
 
 
-class Mark:
+class Mark(msgspec.Struct, eq=False):
     """Stands in the place of a watch on a delivery from the journal: the window wants to know.
 
     Attributes:
+        window: Whose delivery it is.
+        seq: The number of its event.
         failed: As of a `Watch`.
     """
 
-    __slots__ = ("_receipt", "_window", "failed")
+    asking: ClassVar = False
+    pending: ClassVar = ()
 
-    asking = False
-    pending = ()
-
-    def __init__(self, window: Window, receipt: Receipt) -> None:
-        self._window = window
-        self._receipt = receipt
-        self.failed: tuple[str, str, Any] | None = None
+    window: Window
+    seq: int
+    failed: tuple[str, str, Any] | None = None
 
     def settle(self, _: object, reply: object = None) -> None:
         """Pass on that the delivery is settled."""
-        self._window.settled(self._receipt, reply, self.failed)
+        self.window.settled(self.seq, reply, self.failed)
 
 
 class Window:
@@ -286,9 +290,9 @@ class Window:
                 self._routes.clear()
             route = Route(sub.bus, event.topic, (sub.inbox.open(),), (sub,))
             self._routes[event.topic] = route
-        receipt = receipt_of(event, route, sub.loop.time())
-        receipt.logged = seq
-        receipt.watch = cast("Watch", Mark(self, receipt))
+        extra = Extra(logged=seq, watch=cast("Watch", Mark(self, seq)))
+        at = sub.loop.time()
+        receipt = Receipt(route, event.data, at, NO_EPOCH, event._number, event, extra)
         self._open[seq] = receipt
         self._unknown += 1
         return receipt
@@ -305,29 +309,34 @@ class Window:
             watchers.append(receipt)
         return True
 
-    def settled(self, receipt: Receipt, reply: object, failed: tuple[str, str, Any] | None) -> None:
+    def settled(self, seq: int, reply: object, failed: tuple[str, str, Any] | None) -> None:
         """Take note that a delivery was settled."""
-        seq, sub = receipt.logged, self._sub
-        before = self.cursor
-        if self._open.pop(seq, None) is None:
+        receipt = self._open.pop(seq, None)
+        if receipt is None:
             return
-        self._unnoted.append(seq)
-        self._fresh += 1
-        cursor = self.cursor
-        if seq > cursor:
+        if self._open and next(iter(self._open)) < seq:
             self._ahead.add(seq)
-        elif self._ahead and cursor > before:
-            self._ahead = {each for each in self._ahead if each > cursor}
-        self._scribe.settled(self, soon=self._fresh >= self._much)
-        outcome = (receipt.fates or {}).get(sub.name, Outcome.ACKED)
-        for publish in self._watchers.pop(seq, ()):
-            if outcome is not Outcome.ACKED:
-                publish.settle(sub, outcome, failed)
-            elif publish.watch is not None:
-                publish.watch.settle(sub, reply)
-        if self.behind and not self._reading and not self._roused:
+            self._unnoted.append(seq)
+        elif self._ahead:
+            self._ahead = {each for each in self._ahead if each > self.cursor}
+        self._fresh += 1
+        soon = self._fresh == self._much
+        if soon or self._fresh == 1:
+            self._scribe.settled(self, soon=soon)
+        if self._watchers:
+            self._tell_watchers(seq, (receipt.fates or {}).get(self._sub.name), reply, failed)
+        if not (self.live or self._reading or self._roused) and self.active:
             self._roused = True  # not at once: the worker still keeps the places it has taken from
-            sub.loop.call_soon(self._read_soon)
+            self._sub.loop.call_soon(self._read_soon)
+
+    def _tell_watchers(
+        self, seq: int, fate: Outcome | None, reply: object, failed: tuple[str, str, Any] | None
+    ) -> None:
+        for publish in self._watchers.pop(seq, ()):
+            if fate is not None:
+                publish.settle(self._sub, fate, failed)
+            elif publish.watch is not None:
+                publish.watch.settle(self._sub, reply)
 
     def _read_soon(self) -> None:
         self._roused = False

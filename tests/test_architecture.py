@@ -30,11 +30,12 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "journal", "journal.base",
     },
     (
-        "encoding", "lag", "receipt", "backlog", "admission", "lot", "options", "subscription",
-        "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor", "hooks", "life",
-        "scribe", "archive", "window", "retention", "recorder", "tap", "supervisor", "readings",
-        "routing", "registry", "waiting", "intake", "traffic", "engine", "explain", "closing",
-        "asking", "running", "looking", "listening", "lifecycle", "plain", "bus",
+        "encoding", "lag", "extra", "receipt", "backlog", "admission", "lot", "options",
+        "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor",
+        "hooks", "life", "commit", "scribe", "archive", "window", "retention", "recorder", "tap",
+        "supervisor", "readings", "routing", "registry", "waiting", "intake", "traffic", "engine",
+        "explain", "closing", "asking", "running", "looking", "listening", "lifecycle", "plain",
+        "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

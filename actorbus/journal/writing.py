@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import msgspec
@@ -34,6 +35,11 @@ from actorbus.journal.schema import Row, encode, seal, seal_row
 _LOOKUP = 64
 """Ids asked for in one statement; always as many, so that SQLite compiles it once."""
 _SEEN = f"SELECT id, seq, at, crc FROM seen WHERE id IN ({','.join('?' * _LOOKUP)})"  # noqa: S608 - no text of anybody's
+_INSERT = {
+    size: "INSERT INTO event VALUES" + ",".join(["(?,?,?,?,?,?,?,?,?)"] * size)
+    for size in (64, 32, 16, 8, 4, 2, 1)
+}
+"""Statements for so many events; SQLite may take no more than 999 parameters."""
 _SETTLED = """
 SELECT EXISTS(SELECT 1 FROM ahead WHERE durable = ?1 AND seq = ?2),
     (SELECT count FROM attempt WHERE durable = ?1 AND seq = ?2)"""
@@ -85,6 +91,7 @@ class Writing:
         self._all = connection.executemany
         self._head = head
         self._rows: list[Row] = []
+        self._topics: dict[str, bytes] = {}
         self._known: dict[bytes, tuple[int, float]] = {}
         self._fresh: list[bytes] = []
 
@@ -96,8 +103,7 @@ class Writing:
             append(op.entry) if type(op) is Append else others[type(op)](self, op)
             for op in operations
         ]
-        if self._rows:
-            self._all("INSERT INTO event VALUES(?,?,?,?,?,?,?,?,?)", self._rows)
+        self._insert()
         if self._fresh:
             self._remember()
         if len(self._rows) < len(operations):
@@ -109,16 +115,29 @@ class Writing:
     def _append(self, entry: Entry) -> Appended:
         if entry.once:
             return self._append_once(entry)
-        return self._keep(entry, encode(entry.id))
+        return self._keep(entry, entry.id.encode("utf-8", "surrogatepass"))
 
     def _keep(self, entry: Entry, ident: bytes) -> Appended:
-        head = self._head
-        head.last = seq = head.last + 1
-        time, codec, once, topic = entry.time + 0.0, entry.codec, +entry.once, encode(entry.topic)
+        topic = self._topics.get(entry.topic)
+        if topic is None:
+            topic = self._topics[entry.topic] = encode(entry.topic)
+        time, codec, once = entry.time + 0.0, entry.codec, +entry.once
         meta, body = entry.meta, entry.body
+        self._head.last = seq = self._head.last + 1
         crc = seal(seq, time, codec, once, ident, topic, meta, body)
         self._rows.append((seq, crc, time, codec, once, ident, topic, meta, body))
         return Appended(seq)
+
+    def _insert(self) -> None:
+        """Write the events, in few statements.
+
+        At each step SQLite lets other threads in, and a busy one gives way after 5 ms only.
+        """
+        rows, start = self._rows, 0
+        for size, statement in _INSERT.items():
+            while len(rows) - start >= size:
+                self._ask(statement, [*chain.from_iterable(rows[start : start + size])])
+                start += size
 
     def _append_once(self, entry: Entry) -> Appended:
         ident, clock = encode(entry.id), self._head.clock
