@@ -109,6 +109,7 @@ class Window:
         self._reading = self._roused = False
         self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
         self._watchers: dict[int, list[Receipt]] = {}
+        self._dead: OrderedDict[int, Outcome] = OrderedDict()  # nobody may have been watching
         self._wanted: dict[str, bool] = {}
         self._routes: dict[str, Route] = {}
 
@@ -303,6 +304,8 @@ class Window:
         """Return whether the delivery of a published event is open; then it is told of its end."""
         seq = receipt.logged
         if seq in self._ahead or (seq <= self._position and seq not in self._open):
+            if seq in self._dead:
+                receipt.settle(self._sub, self._dead[seq])
             return False
         watchers = self._watchers.setdefault(seq, [])
         if receipt not in watchers:
@@ -323,8 +326,13 @@ class Window:
         soon = self._fresh == self._much
         if soon or self._fresh == 1:
             self._scribe.settled(self, soon=soon)
+        fate = receipt.fates.get(self._sub.name) if receipt.fates else None
+        if fate is not None:
+            self._dead[seq] = fate
+            if len(self._dead) > AHEAD:
+                self._dead.popitem(last=False)
         if self._watchers:
-            self._tell_watchers(seq, (receipt.fates or {}).get(self._sub.name), reply, failed)
+            self._tell_watchers(seq, fate, reply, failed)
         if not (self.live or self._reading or self._roused) and self.active:
             self._roused = True  # not at once: the worker still keeps the places it has taken from
             self._sub.loop.call_soon(self._read_soon)

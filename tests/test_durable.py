@@ -298,6 +298,23 @@ async def test_an_id_is_kept_once(make_bus: Make) -> None:
     assert seen.got == plain.got == ["first"]
 
 
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_receipt_knows_of_a_durable_delivery_that_died(make_bus: Make, late: bool) -> None:
+    """Also where the delivery has settled before anybody looked at the receipt."""
+    bus = make_bus(journal=MemoryJournal())
+
+    async def fail(data: Any) -> None:
+        raise ValueError(data)
+
+    bus.subscribe("a:*", fail, name="d", durable="d", retry=RetryPolicy.none())
+    async with bus:
+        for number in range(3):
+            receipt = bus.publish("a:b", number)
+            if late:
+                await bus.settle()
+            assert (await receipt.settled()).outcomes == {"d": Outcome.DEAD}
+
+
 async def test_publishing_from_a_thread(make_bus: Make) -> None:
     """The call works there, too, and `wait` means committed."""
     journal, seen = MemoryJournal(), Seen()
