@@ -21,8 +21,10 @@ as often as its policy allows, the start before the crash included, is dead (``p
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
@@ -107,6 +109,7 @@ class Window:
         self._suspects = 0
         self._skip: frozenset[int] = frozenset()
         self._reading = self._roused = False
+        self._waking: asyncio.TimerHandle | None = None
         self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
         self._watchers: dict[int, list[Receipt]] = {}
         self._dead: OrderedDict[int, Outcome] = OrderedDict()  # nobody may have been watching
@@ -143,6 +146,7 @@ class Window:
 
     def join(self) -> None:
         """Find out how far it has come, and go on from there."""
+        self.pause()
         self.active, self.live, self._reading, self._roused = True, False, True, False
         self._open.clear()
         self._ahead.clear()
@@ -155,6 +159,8 @@ class Window:
     def pause(self) -> None:
         """Read no more: the bus comes to rest, or the subscription ends."""
         self.active = self.live = False
+        if self._waking is not None:
+            self._waking.cancel()
 
     def _in_this_round(self, done: Any) -> Any:
         now = self._round
@@ -168,8 +174,11 @@ class Window:
 
     def _joined(self, standing: Standing | None, error: JournalError | None) -> None:
         if standing is None:
-            log.error("durable %r is idle: %s", self.name, error)
-            self.active = False
+            if self._scribe.is_open:
+                self._try_later(error, self.join)
+            else:
+                log.error("durable %r is idle: %s", self.name, error)
+                self.pause()
             return
         self._position = self._noted = standing.cursor
         self._skip = standing.ahead
@@ -202,7 +211,7 @@ class Window:
 
     def _read(self, page: Page | None, error: JournalError | None) -> None:
         if page is None:
-            self._try_later(error)
+            self._try_later(error, self._read_soon)
             return
         if not self.active:
             return
@@ -223,12 +232,12 @@ class Window:
         self._sub.bus.quiet()
         self.read_on()
 
-    def _try_later(self, error: JournalError | None) -> None:
+    def _try_later(self, error: JournalError | None, again: Callable[[], None]) -> None:
         """Go on when the journal may have recovered: a full disk may have space again."""
         log.error("durable %r waits for its journal: %s", self.name, error)
         if self.active and not self._roused:
             self._roused = True
-            self._sub.loop.call_later(RECOVERY, self._read_soon)
+            self._waking = self._sub.loop.call_later(RECOVERY, again)
 
     def _suspect(self, record: Record) -> None:
         """Note the attempt first: the event may be what has ended the process."""
@@ -237,7 +246,7 @@ class Window:
 
         def noted(count: int | None, error: JournalError | None) -> None:
             if count is None:
-                self._try_later(error)
+                self._try_later(error, self._read_soon)
                 return
             self._suspects -= 1
             self._position = record.seq

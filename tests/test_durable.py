@@ -29,7 +29,17 @@ from actorbus import (
     PayloadError,
     RetryPolicy,
 )
-from actorbus.journal.base import Append, Attempt, Bury, Operation, Page, Result, Settle, Wants
+from actorbus.journal.base import (
+    Append,
+    Attempt,
+    Bury,
+    Join,
+    Operation,
+    Page,
+    Result,
+    Settle,
+    Wants,
+)
 from actorbus.journal.memory import MemoryJournal
 from actorbus.testing import simulate
 from tests.handlers import Gate, Seen
@@ -711,6 +721,43 @@ async def test_a_durable_goes_on_when_its_journal_has_recovered(make_bus: Make, 
     assert seen.got == [0, 1, 2, 3, 4]
     assert isinstance(image, Shaky)
     assert image.failures > 1
+
+
+async def test_a_durable_joins_when_its_journal_has_recovered(make_bus: Make) -> None:
+    """A full disk keeps it from its place, and no longer than it is full."""
+
+    class Shy(MemoryJournal):
+        failures = 2
+
+        def commit(self, operations: Sequence[Operation]) -> list[Result]:
+            if self.failures and any(isinstance(each, Join) for each in operations):
+                self.failures -= 1
+                raise JournalFullError("just now")
+            return super().commit(operations)
+
+    seen = Seen()
+    bus = make_bus(journal=Shy())
+    bus.subscribe("a:*", seen, durable="d")
+    async with bus:
+        await bus.settle()
+        await bus.publish("a:b", 1)
+        await bus.settle()
+    assert seen.got == [1]
+
+
+async def test_a_bus_that_closes_waits_for_no_journal(make_bus: Make) -> None:
+    """A durable whose journal has failed leaves no timer behind."""
+
+    class Unreadable(MemoryJournal):
+        def read(self, after: int, limit: int, wants: Wants) -> Page:
+            raise JournalError("not today")
+
+    bus = make_bus(journal=Unreadable())
+    bus.subscribe("a:*", Seen(), durable="d")
+    async with bus:
+        await asyncio.sleep(0.5)
+    timers: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
+    assert not [each for each in timers if not each.cancelled() and "Window" in repr(each)]
 
 
 async def test_no_more_may_be_running_than_the_journal_was_told(make_bus: Make) -> None:
