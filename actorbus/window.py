@@ -153,6 +153,7 @@ class Window:
         self._unnoted.clear()
         self._unknown = self._fresh = 0
         self._round += 1
+        self._scribe.seal()  # first comes what an earlier subscription of the name has settled
         patterns = tuple(pattern.text for pattern in self._sub.patterns)
         self._scribe.put(Join(self.name, patterns, self._most), self._in_this_round(self._joined))
 
@@ -223,7 +224,8 @@ class Window:
                     self._suspect(record)
                     return
                 self._hand_over(record)
-            self._position = record.seq
+            else:
+                self._position = record.seq
         else:
             self._position = max(self._position, page.upto)
             if page.end and self._position >= self._scribe.last:
@@ -248,8 +250,9 @@ class Window:
             if count is None:
                 self._try_later(error, self._read_soon)
                 return
+            if not self.active:
+                return
             self._suspects -= 1
-            self._position = record.seq
             # The start before the crash could not be foreseen, and is not among those noted.
             noted_at_most = max(1, self._sub.options.retry.max_attempts - 1)
             self._hand_over(record, DeadReason.POISON if count > noted_at_most else None, count)
@@ -280,6 +283,7 @@ class Window:
             event = decoded(record)
         except DamagedError:
             event, reason = remains(record), DeadReason.CHECKSUM
+        self._position = record.seq  # first: it may be settled at once
         self.lag = max(0, self.lag - 1)
         if reason is None:
             self._deliver(event, record.seq)

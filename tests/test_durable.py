@@ -28,6 +28,7 @@ from actorbus import (
     Outcome,
     PayloadError,
     RetryPolicy,
+    window,
 )
 from actorbus.journal.base import (
     Append,
@@ -641,6 +642,76 @@ async def test_a_damaged_record_is_a_dead_letter(make_bus: Make) -> None:
         (letter,) = other.dead_letters.list(reason="checksum")
         assert letter.event.topic == "a:b"
     assert seen.got == [0, 1, 3, 4]
+
+
+async def test_however_much_is_damaged_the_rest_is_delivered(
+    make_bus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What dies at once is not settled ahead of anything: it holds up nobody."""
+    monkeypatch.setattr(window, "AHEAD", 3)
+    journal, gate, seen = Damaging(), Gate(), Seen()
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", gate, durable="d")
+    async with bus:
+        for number in range(12):
+            await bus.publish("a:b", number)
+        await bus.close(0.0)
+    journal.damaged = {*range(2, 11)}
+    other = make_bus(journal=journal)
+    other.subscribe("a:*", seen, durable="d", mailbox=2)
+    async with other:
+        await other.settle(100.0)
+    assert seen.got == [0, 10, 11]
+
+
+async def test_who_dies_at_a_close_is_buried_or_comes_again(make_bus: Make) -> None:
+    """What is noted of a delivery when the bus has come to rest does not settle it any more."""
+
+    class Slow(Damaging):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun, self.held = threading.Event(), threading.Event()
+
+        def commit(self, operations: Sequence[Operation]) -> list[Result]:
+            if any(isinstance(each, Attempt) for each in operations):
+                self.begun.set()
+                self.held.wait(10.0)
+            return super().commit(operations)
+
+    before, gate = MemoryJournal(), Gate()
+    bus = make_bus(journal=before)
+    bus.subscribe("a:*", gate, durable="d")
+    async with bus:
+        await bus.publish("a:b", 1)
+        journal = Slow()
+        vars(journal).update(vars(crashed(before)))
+        gate.open()
+    journal.damaged = {1}
+    other = make_bus(journal=journal)
+    other.subscribe("a:*", Seen(), durable="d")
+    await other.start()
+    assert await asyncio.to_thread(journal.begun.wait, 10.0)
+    closing = asyncio.ensure_future(other.close(0.0))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    journal.held.set()
+    await closing
+    journal.open("power")
+    assert (journal.status().cursors, journal.status().dead) == ({"d": 0}, 0)
+
+
+async def test_who_subscribes_again_at_once_gets_nothing_twice(make_bus: Make) -> None:
+    """The journal hears what the one before has settled before the next one asks it."""
+    seen = Seen()
+    bus = make_bus(journal=MemoryJournal())
+    async with bus:
+        for number in range(3):
+            sub = bus.subscribe("a:*", seen, durable="d")
+            await bus.settle()
+            await (await bus.publish("a:b", number)).settled()
+            sub.unsubscribe()
+            await sub.ended()
+    assert seen.got == [0, 1, 2]
 
 
 async def test_an_event_that_kills_the_process_is_dead_in_the_end(make_bus: Make) -> None:
