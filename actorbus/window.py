@@ -50,6 +50,7 @@ RETURNED = (
 """What takes a delivery away without anybody having failed."""
 
 AHEAD = 10_000  # deliveries that may be settled beyond the first open one
+DEAD = 10_000  # deliveries that died and are remembered
 RECOVERY = 1.0  # seconds after which a journal that has failed is asked again
 MUCH = 100  # settled deliveries that need not wait for company
 
@@ -342,7 +343,7 @@ class Window:
         fate = receipt.fates.get(self._sub.name) if receipt.fates else None
         if fate is not None:
             self._dead[seq] = fate
-            if len(self._dead) > AHEAD:
+            if len(self._dead) > DEAD:
                 self._dead.popitem(last=False)
         if self._watchers:
             self._tell_watchers(seq, fate, reply, failed)
