@@ -8,9 +8,11 @@ subject is: above 1 is better, whether the quantity is a rate, a latency or a si
 from __future__ import annotations
 
 import statistics
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from benchmarks.peers import BUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Case:
         peer: One that measures a peer by name, where peers can answer too.
         times: The least ratio of actorbus to a peer, by peer; ``isolating`` stands for the fastest
             one that a slow and a failing neighbour does not harm.
+        rivals: The peers that can answer.
     """
 
     name: str
@@ -155,3 +158,4 @@ class Case:
     measure: Measure
     peer: MeasurePeer | None = None
     times: dict[str, float] = field(default_factory=dict)
+    rivals: Collection[str] = tuple(BUSES)

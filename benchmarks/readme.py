@@ -11,6 +11,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import QUEUES
 from benchmarks.show import Row, short
 
 BEGIN = "<!-- figures of {source}, written by `python -m benchmarks readme`: do not edit -->"
@@ -41,6 +42,15 @@ HEADLINES: Sequence[tuple[str, str, Sequence[str]]] = (
     ("growth after 1,000,000 events", "memory.flat", ["growth"]),
     ("scrape of 1,000 actors", "scrape.1000-actors", ["scrape"]),
     ("it holds the loop for", "scrape.1000-actors", ["loop held"]),
+    ("durable, 100 publishers await", "durable.100", ["actorbus"]),
+    ("with a durable subscription", "durable.100-handled", ["actorbus"]),
+    ("durable, 1 publisher awaits", "durable.1", ["actorbus"]),
+    ("10,000 at once, until they are on disk", "durable.burst", ["actorbus"]),
+    ("durable publishing holds the loop for", "durable.hold", ["loop held"]),
+    ("1,000,000 redelivered", "redelivery.1000000", ["streamed"]),
+    ("from `start()` to the first of them", "redelivery.1000000", ["starts"]),
+    ("they hold the loop for", "redelivery.1000000", ["loop held"]),
+    ("a commit waits for pruning, at most", "pruning.blocks", ["longest piece"]),
 )  # fmt: skip
 """Label, case, and the figures to show in one line."""
 
@@ -90,6 +100,7 @@ def section(report: Report, source: str, images: str) -> list[str]:
         "",
         *_floor(report),
         *_goals(report),
+        *_queues(report),
         "",
         PEERS,
         "",
@@ -221,6 +232,22 @@ def _judged(figure: dict[str, Any]) -> str:
     return f"{rounded(figure['subject'][part])} {figure['unit']}"
 
 
+def _queues(report: Report) -> list[str]:
+    """Return a sentence on the queues on SQLite, if any ran."""
+    own = figures(report)
+    found = [
+        f"{peer} {_version(report, peer)} ({rounded(figure['subject']['median'])} items/s)"
+        for peer in QUEUES
+        for (case, _), figure in figures(report, peer).items()
+        if case == "durable.100"
+    ]
+    if not found or ("durable.100", "actorbus") not in own:
+        return []
+    rate = rounded(own["durable.100", "actorbus"]["subject"]["median"])
+    listed = " and ".join(found)
+    return ["", f"Queues on SQLite, as durable and one commit each: {listed}; actorbus, {rate}."]
+
+
 def _costs(report: Report) -> list[str]:
     costs = {
         case.partition(".")[2]: figure["subject"]["median"]
@@ -314,7 +341,8 @@ def _dies(notes: dict[str, Any]) -> bool:
 
 def _peers(report: Report) -> list[str]:
     return list(dict.fromkeys(
-        result["subject"] for result in report["results"] if result["subject"] != "actorbus"
+        result["subject"] for result in report["results"]
+        if result["subject"] != "actorbus" and result["case"] in SHAPES
     ))  # fmt: skip
 
 

@@ -127,7 +127,8 @@ def jobs(cases: Iterable[Case], *, peers: bool) -> list[Job]:
     plan: list[Job] = []
     for case in cases:
         plan.append(Job(case))
-        plan += [Job(case, name) for name in names if case.peer is not None]
+        rivals = case.rivals if case.peer is not None else ()
+        plan += [Job(case, name) for name in names if name in rivals]
     return plan
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
+from benchmarks.peers import QUEUES
+
 Row = Sequence[str]
 VERDICT = {True: "met", False: "MISSED", None: ""}
 FACTS = {
@@ -101,6 +103,7 @@ def report(data: dict[str, Any]) -> None:
     table(title, (*head, "goal", ""), [row for each in data["results"] for row in _own(each)])
     shapes = [name for name in data["cases"] if name.startswith("throughput.")]
     table("Peers, multiples of asyncio.Queue(1024)", *_peers(data, shapes))
+    table("Queues on SQLite, multiples of sqlite3 by hand", *_queues(data))
     table(
         "actorbus against peers",
         ("case", "figure", "value (range)", "goal", ""),
@@ -163,7 +166,7 @@ def _own(result: dict[str, Any]) -> list[Row]:
 def _peers(data: dict[str, Any], shapes: Sequence[str]) -> tuple[Row, list[Row]]:
     found: dict[str, dict[str, Any]] = {}
     for result in data["results"]:
-        if result["subject"] != "actorbus":
+        if result["subject"] != "actorbus" and result["case"] in shapes:
             found.setdefault(result["subject"], {})[result["case"]] = result
     shapes = [name for name in shapes if any(name in results for results in found.values())]
     rows: list[Row] = []
@@ -181,3 +184,19 @@ def _peers(data: dict[str, Any], shapes: Sequence[str]) -> tuple[Row, list[Row]]
     shown = (name.partition(".")[2] for name in shapes)
     head: Row = ("peer", "version", *shown, "beside bad neighbours", *FACTS.values())
     return head, rows
+
+
+def _queues(data: dict[str, Any]) -> tuple[Row, list[Row]]:
+    rows: list[Row] = [
+        (
+            result["case"],
+            f"{result['subject']} {data['versions'].get(result['subject'], '')}",
+            spread(figure["subject"]),
+            spread(figure["ratio"], "x"),
+            figure["notes"]["publishes"],
+        )
+        for result in data["results"]
+        for figure in result["figures"]
+        if result["subject"] in QUEUES
+    ]
+    return ("case", "queue", "items/s", "x baseline", "how"), rows

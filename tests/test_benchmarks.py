@@ -18,11 +18,12 @@ import pytest
 
 from benchmarks import compare, runner, show
 from benchmarks.case import Case, Effort, Figure
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, QUEUES
+from benchmarks.questions import all_cases
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-CASES = ["drain.100000", "ask.round-trip"]
+CASES = ["drain.100000", "ask.round-trip", "durable.1"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -246,6 +247,23 @@ def test_the_readme_shows_what_was_lost(tmp_path: Path, readme: Path) -> None:
     assert "| pyee  | failed |" in text
 
 
+def test_the_readme_has_what_queues_on_disk_do(tmp_path: Path, readme: Path) -> None:
+    """They are in a sentence of their own, and no row of the table of peers."""
+    data = made_up()
+    own, theirs, _ = data["results"]
+    own["case"] = theirs["case"] = "durable.100"
+    theirs["subject"], data["versions"] = "litequeue", {"litequeue": "0.9"}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(data))
+
+    ran = run("readme", path, "--into", readme, "--text-only")
+
+    assert ran.returncode == 0, ran.stderr
+    text = readme.read_text(encoding="utf-8")
+    assert "litequeue 0.9 (2 items/s); actorbus, 1.2." in text
+    assert "| litequeue" not in text
+
+
 @pytest.mark.parametrize("others", [{"quick": True}, {"versions": {"matplotlib": "0.0"}}])
 def test_what_the_readme_cannot_quote_leaves_it_alone(
     tmp_path: Path, readme: Path, others: dict[str, Any]
@@ -352,6 +370,21 @@ def test_every_peer_has_an_adapter_and_a_pinned_version() -> None:
 
     assert pinned == set(PEERS.values())
     assert adapters - {"pace", "probe"} == PEERS.keys()
+
+
+def test_queues_on_disk_answer_what_is_on_disk_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A case is asked of its rivals only: a queue on disk has no handlers."""
+    monkeypatch.setattr(runner, "installed", lambda: dict.fromkeys(PEERS, "1.0"))
+
+    asked = {job.peer for job in runner.jobs(all_cases(), peers=True) if "durable" in job.title}
+    others = {
+        job.peer for job in runner.jobs(all_cases(), peers=True) if "durable" not in job.title
+    }
+
+    assert asked == {None, *QUEUES}
+    assert others == {None, *PEERS} - QUEUES.keys()
 
 
 def test_the_anatomy_of_an_event_can_be_had() -> None:

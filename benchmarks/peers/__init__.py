@@ -3,7 +3,8 @@
 Each adapter module is named after its distribution and holds one class, ``Peer``, a `Contender`
 that also says in ``publishes`` how it is driven, in ``queue`` where an event waits (``none``: the
 publisher runs the handlers) and in ``counts`` what it can tell of its deliveries. The versions are
-pinned in the extra ``actorbus[bench]``.
+pinned in the extra ``actorbus[bench]``. A queue in a file has no handlers: it is made of an empty
+folder, has ``put``, ``through`` (put, take, acknowledge) and ``close``, and says ``publishes``.
 
 An adapter does what the peer's documentation recommends and nothing to slow it down, unless the
 peer cannot work otherwise; then ``publishes`` says so.
@@ -15,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PEERS = {
+BUSES = {
     "pyee": "pyee",
     "blinker": "blinker",
     "bubus": "bubus",
@@ -28,7 +29,10 @@ PEERS = {
     "xoscar": "xoscar",
     "anyio_streams": "anyio",
 }
-"""Adapter module to distribution."""
+"""What publishes in memory: adapter module to distribution."""
+QUEUES = {"persist_queue": "persist-queue", "litequeue": "litequeue"}
+"""What keeps items in a file, likewise."""
+PEERS = BUSES | QUEUES
 
 
 def load(name: str) -> Any:

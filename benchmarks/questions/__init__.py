@@ -6,6 +6,7 @@ from benchmarks.case import Case
 from benchmarks.questions import (
     ask,
     drain,
+    durable,
     failures,
     features,
     idle,
@@ -13,6 +14,8 @@ from benchmarks.questions import (
     latency,
     matching,
     memory,
+    pruning,
+    redelivery,
     scrape,
     throughput,
     wildcards,
@@ -23,6 +26,6 @@ def all_cases() -> list[Case]:
     """Return every case, in the order they are run and shown."""
     files = (
         throughput, wildcards, latency, features, failures, matching, idle, memory, ask, scrape,
-        isolation, drain,
+        isolation, drain, durable, redelivery, pruning,
     )  # fmt: skip
     return [case for file in files for case in file.CASES]
