@@ -60,6 +60,8 @@ log = logging.getLogger("actorbus")
 class Mark(msgspec.Struct, eq=False):
     """Stands in the place of a watch on a delivery from the journal: the window wants to know.
 
+    It knows the number only: with the receipt, which has it, each delivery would be a cycle.
+
     Attributes:
         window: Whose delivery it is.
         seq: The number of its event.

@@ -1,0 +1,49 @@
+"""What a window holds, and for how long: of its deliveries, of the memory, of the loop."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import pytest
+
+from actorbus import EventBus
+from actorbus.journal.memory import MemoryJournal
+from actorbus.window import Mark
+from tests.handlers import Seen
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., EventBus]
+
+
+async def waiting_for(make_bus: Make, events: int) -> MemoryJournal:
+    """Give a journal with so many events that the durable subscription `d` has not seen."""
+    journal = MemoryJournal()
+    async with make_bus(journal=journal) as bus:
+        sub = bus.subscribe("a:*", Seen(), durable="d")
+        await bus.settle()
+        sub.unsubscribe()
+        await sub.ended()
+        for number in range(events):
+            bus.publish("a:b", number)
+    return journal
+
+
+async def test_what_is_settled_is_freed_without_the_collector(make_bus: Make) -> None:
+    """Neither a delivery read from the journal nor one just committed is part of a cycle."""
+    seen, bus = Seen(), make_bus(journal=await waiting_for(make_bus, 100))
+    bus.subscribe("a:*", seen, durable="d")
+    gc.collect()
+    gc.disable()
+    try:
+        async with bus:
+            await bus.settle()
+            for number in range(100):
+                await bus.publish("a:b", number)
+            await bus.settle()
+            left = sum(isinstance(each, Mark) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert len(seen.got) == 200
+    assert left <= 1  # the worker's last
