@@ -34,6 +34,7 @@ The way of one event, and the map of the house (a file may import those above it
                 commit        what is done with a journal at one go
                 scribe        what a bus does, brought into its journal: many things in a commit
                 archive       dead letters and history in the journal
+                ends          how its deliveries ended, for whoever has published them
                 window        what a durable subscription has read and not settled
                 retention     what the journal may forget, a little at a time
                 recorder      a publish with a journal, from the call to the commit

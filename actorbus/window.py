@@ -31,14 +31,15 @@ import msgspec
 
 from actorbus.commit import Done
 from actorbus.encoding import DamagedError, decoded, remains
+from actorbus.ends import Ends
 from actorbus.errors import JournalError
 from actorbus.event import Event
 from actorbus.extra import Extra
 from actorbus.home import NO_EPOCH
 from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing
 from actorbus.receipt import Receipt, Route
-from actorbus.scribe import Scribe
-from actorbus.words import DeadReason, Outcome
+from actorbus.scribe import SOME, TURN, Scribe
+from actorbus.words import DeadReason
 
 if TYPE_CHECKING:
     from actorbus.subscription import Subscription
@@ -50,7 +51,6 @@ RETURNED = (
 """What takes a delivery away without anybody having failed."""
 
 AHEAD = 10_000  # deliveries that may be settled beyond the first open one
-DEAD = 10_000  # deliveries that died and are remembered
 RECOVERY = 1.0  # seconds after which a journal that has failed is asked again
 MUCH = 100  # settled deliveries that need not wait for company
 
@@ -114,8 +114,7 @@ class Window:
         self._reading = self._roused = False
         self._waking: asyncio.TimerHandle | None = None
         self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
-        self._watchers: dict[int, list[Receipt]] = {}
-        self._dead: OrderedDict[int, Outcome] = OrderedDict()  # nobody may have been watching
+        self._ends = Ends(sub)
         self._wanted: dict[str, bool] = {}
         self._routes: dict[str, Route] = {}
 
@@ -219,16 +218,24 @@ class Window:
             return
         if not self.active:
             return
-        for record in page.records:
+        loop, room = self._sub.loop, self.room
+        until = loop.time() + TURN
+        for index, record in enumerate(page.records, 1):
             if record.seq not in self._skip:
-                if not self.room:
+                if not room:
                     break
                 if self._suspects:
                     self._suspect(record)
                     return
                 self._hand_over(record)
+                room -= 1
             else:
                 self._position = record.seq
+            if index % SOME == 0 and loop.time() > until:
+                self._reading = True
+                rest = Page(page.records[index:], page.upto, page.end)
+                loop.call_soon(self._in_this_round(self._read), rest, None)
+                return
         else:
             self._position = max(self._position, page.upto)
             if page.end and self._position >= self._scribe.last:
@@ -269,7 +276,7 @@ class Window:
         """Deliver an event it matches, just committed, unless it has fallen behind."""
         seq = receipt.logged
         if receipt.watch is not None:
-            self._watchers.setdefault(seq, []).append(receipt)
+            self._ends.watch(receipt)
         if self.live and seq > self._position:
             if self.room:
                 self._position = seq
@@ -320,12 +327,9 @@ class Window:
         """Return whether the delivery of a published event is open; then it is told of its end."""
         seq = receipt.logged
         if seq in self._ahead or (seq <= self._position and seq not in self._open):
-            if seq in self._dead:
-                receipt.settle(self._sub, self._dead[seq])
+            self._ends.recall(receipt)
             return False
-        watchers = self._watchers.setdefault(seq, [])
-        if receipt not in watchers:
-            watchers.append(receipt)
+        self._ends.watch(receipt)
         return True
 
     def settled(self, seq: int, reply: object, failed: tuple[str, str, Any] | None) -> None:
@@ -343,24 +347,11 @@ class Window:
         if soon or self._fresh == 1:
             self._scribe.settled(self, soon=soon)
         fate = receipt.fates.get(self._sub.name) if receipt.fates else None
-        if fate is not None:
-            self._dead[seq] = fate
-            if len(self._dead) > DEAD:
-                self._dead.popitem(last=False)
-        if self._watchers:
-            self._tell_watchers(seq, fate, reply, failed)
+        if fate is not None or self._ends.watchers:
+            self._ends.tell(seq, fate, reply, failed)
         if not (self.live or self._reading or self._roused) and self.active:
             self._roused = True  # not at once: the worker still keeps the places it has taken from
             self._sub.loop.call_soon(self._read_soon)
-
-    def _tell_watchers(
-        self, seq: int, fate: Outcome | None, reply: object, failed: tuple[str, str, Any] | None
-    ) -> None:
-        for publish in self._watchers.pop(seq, ()):
-            if fate is not None:
-                publish.settle(self._sub, fate, failed)
-            elif publish.watch is not None:
-                publish.watch.settle(self._sub, reply)
 
     def _read_soon(self) -> None:
         self._roused = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 
 from actorbus import EventBus
 from actorbus.journal.memory import MemoryJournal
+from actorbus.scribe import SOME
 from actorbus.window import Mark
 from tests.handlers import Seen
 
@@ -47,3 +49,43 @@ async def test_what_is_settled_is_freed_without_the_collector(make_bus: Make) ->
         gc.enable()
     assert len(seen.got) == 200
     assert left <= 1  # the worker's last
+
+
+async def test_a_page_is_handed_over_in_turns(
+    make_bus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handlers run while the rest of a page waits, and get all of it in order."""
+    monkeypatch.setattr("actorbus.window.TURN", -1.0)  # a look at the clock ends the turn
+    bus = make_bus(journal=await waiting_for(make_bus, 10 * SOME))
+    routed: list[int] = []
+    got: list[int] = []
+
+    async def handle(data: int) -> None:
+        routed.append(bus.audit().subscriptions["d"].routed)
+        got.append(data)
+
+    bus.subscribe("a:*", handle, name="d", durable="d")
+    async with bus:
+        await bus.settle()
+    assert got == [*range(10 * SOME)]
+    assert routed[0] == SOME
+
+
+async def test_a_page_half_handed_over_is_no_loss(
+    make_bus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bus closed between two turns leaves the rest to the next one, which repeats nothing."""
+    monkeypatch.setattr("actorbus.window.TURN", -1.0)
+    journal, seen = await waiting_for(make_bus, 10 * SOME), Seen()
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", seen, durable="d")
+    async with bus:
+        while not seen.got:
+            await asyncio.sleep(0)
+        await bus.close(0.0)
+    assert len(seen.got) < 10 * SOME
+    other = make_bus(journal=journal)
+    other.subscribe("a:*", seen, durable="d")
+    async with other:
+        await other.settle()
+    assert seen.got == [*range(10 * SOME)]
