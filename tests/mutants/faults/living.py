@@ -197,16 +197,18 @@ FAULTS = (
     Fault(
         "row-missing-at-zero",
         "A reason nobody has died of yet has no row.",
-        "metrics.py",
+        "metrics/families.py",
         "        for word, number in zip(words, numbers, strict=True)\n",
         "        for word, number in zip(words, numbers, strict=True)\n        if number\n",
+        ("tests/test_metrics.py",),
     ),
     Fault(
         "histogram-not-cumulative",
         "The buckets of a histogram are exported one by one.",
-        "metrics.py",
+        "metrics/families.py",
         "sums = tuple(accumulate(counts))",
         "sums = (*counts[:-1], sum(counts))",
+        ("tests/test_metrics.py",),
     ),
     Fault(
         "bad-combination-accepted",

@@ -1,38 +1,24 @@
-"""Prometheus: the ledger, exported.
-
-Nothing here runs per event. A scrape asks each bus for a `BusReading` (plain integers, which the
-bus copies on its own loop), turns it into metric families and lets prometheus_client render them;
-`make_asgi_app` and `serve` do all of that outside the event loop.
+"""Families: what a scrape has read, as Prometheus wants it.
 
 Invariants:
 
-* One registry has one collector for all of its buses, so every family appears once.
 * Every label set exists at 0 as soon as its actor does: a counter that first appears at 1 has
   never increased as far as Prometheus can see, and an alert on it would not fire.
 * Rows that share a label are summed, and so are buses that share a name: whatever is registered,
   no series appears twice.
-
-A scrape is linear in the number of exported subscriptions: 63 series each.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import platform
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
-from urllib.parse import parse_qs
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
-import anyio.to_thread
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
-from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
@@ -40,180 +26,10 @@ from actorbus.ledger import BUCKETS, Histogram
 from actorbus.rows import ROW, BusReading, Row, merged, observed, rows_of
 from actorbus.words import DeadReason
 
-if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
-
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _Labels = dict[str, str]
 
 STEP = 256  # samples between two pauses
 PAUSE = 1e-6  # seconds; a sleep of 0 does not hand the interpreter over
-
-
-class Readable(Protocol):
-    """What the exporter needs of a bus."""
-
-    @property
-    def name(self) -> str:
-        """The label of everything the bus exports."""
-
-    def reading(self) -> BusReading:
-        """Return a copy of all counters; callable on any thread."""
-
-    def sample_loop_lag(self) -> None:
-        """Start sampling the lag of the event loop; harmless when it has started already."""
-
-
-def register(bus: Readable, registry: CollectorRegistry = REGISTRY) -> Collector:
-    """Export `bus` through `registry`, beside whatever the registry exports already.
-
-    Registering a bus again changes nothing. Buses of one name are summed. A registered bus is
-    kept, and exported, until the collector is unregistered.
-
-    Args:
-        bus: The bus; it need not have started.
-        registry: Where to export it; the process-wide registry of prometheus_client by default.
-
-    Returns:
-        The collector of that registry, for ``registry.unregister(collector)``.
-    """
-    bus.sample_loop_lag()
-    with _lock:
-        collector = _collectors.get(registry)
-        try:
-            if collector is not None:
-                registry.unregister(collector)
-        except KeyError:  # someone took it out: what it exported is not to come back
-            collector = None
-        if collector is None:
-            collector = _collectors[registry] = _Collector()
-        collector.add(bus)
-        registry.register(collector)
-    return collector
-
-
-def make_asgi_app(bus: Readable) -> MetricsApp:
-    """Return an ASGI application that answers with the metrics of `bus`.
-
-    It is an object, not a function, so both ``app.mount("/metrics", metrics_app)`` and
-    ``app.add_route("/metrics", metrics_app)`` work; the latter answers without a redirect.
-    """
-    return MetricsApp(bus)
-
-
-def serve(bus: Readable, port: int, addr: str = "127.0.0.1") -> MetricsServer:
-    """Serve the metrics of `bus` from a daemon thread, until ``close()`` or the end of a ``with``.
-
-    Args:
-        bus: The bus; it need not have started.
-        port: TCP port; 0 takes any free one.
-        addr: Address to bind, by default reachable from this host only.
-
-    Raises:
-        OSError: The address cannot be bound.
-    """
-    return MetricsServer(bus, port, addr)
-
-
-class MetricsServer:
-    """A small HTTP server for the metrics of one bus, in a daemon thread.
-
-    Attributes:
-        port: The TCP port it listens on.
-    """
-
-    def __init__(self, bus: Readable, port: int, addr: str) -> None:
-        self._server, self._thread = start_http_server(port, addr, registry=_registry_of(bus))
-        self.port = self._server.server_port
-
-    def close(self) -> None:
-        """Stop listening and wait for the thread to end; closing twice is harmless."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class MetricsApp:
-    """The application of `make_asgi_app`: answers GET and HEAD, on any path."""
-
-    def __init__(self, bus: Readable) -> None:
-        self._registry = _registry_of(bus)
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Answer one request; cancelling it waits for the rendering thread."""
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
-        elif scope["type"] != "http":
-            raise ValueError(f"the metrics application does not speak {scope['type']!r}")
-        elif scope["method"] not in ("GET", "HEAD"):
-            allow = [(b"allow", b"GET, HEAD"), (b"content-type", b"text/plain; charset=utf-8")]
-            await _respond(scope, send, 405, allow, b"use GET or HEAD\n")
-        else:
-            rendered = await anyio.to_thread.run_sync(partial(_render, self._registry, scope))
-            await _respond(scope, send, 200, *rendered)
-
-
-async def _respond(
-    scope: _Scope, send: _Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> None:
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-def _render(registry: CollectorRegistry, scope: _Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Return the headers and the body the request asks for; runs outside the loop."""
-    encode, content_type = choose_encoder(_header(scope, b"accept"))
-    names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]")
-    source: Any = registry.restricted_registry(names) if names else registry
-    body = encode(source)
-    headers = [(b"content-type", content_type.encode("latin-1"))]
-    if gzip_accepted(_header(scope, b"accept-encoding")):
-        body = gzip.compress(body, compresslevel=5)
-        headers.append((b"content-encoding", b"gzip"))
-    return headers, body
-
-
-def _header(scope: _Scope, name: bytes) -> str:
-    return ",".join(v.decode("latin-1") for k, v in scope["headers"] if k.lower() == name)
-
-
-def _registry_of(bus: Readable) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    register(bus, registry)
-    return registry
-
-
-class _Collector:
-    """All buses of one registry."""
-
-    def __init__(self) -> None:
-        self._buses: tuple[Readable, ...] = ()
-
-    def add(self, bus: Readable) -> None:
-        self._buses = (*(known for known in self._buses if known is not bus), bus)
-
-    def describe(self) -> Iterable[Metric]:
-        """Name the families without reading a bus: otherwise registering would collect."""
-        return [_metric(name, kind, text) for name, kind, text, _ in _FAMILIES]
-
-    def collect(self) -> Iterator[Metric]:
-        """Read every bus, then yield each family once."""
-        return _families([bus.reading() for bus in self._buses])
-
-
-_collectors: WeakKeyDictionary[CollectorRegistry, _Collector] = WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 class _Scrape:
@@ -334,7 +150,12 @@ _FAMILIES: tuple[tuple[str, str, str, _Walk], ...] = (
 """The table of metrics: name after ``actorbus_``, type, help, and where the values are."""
 
 
-def _families(readings: Iterable[BusReading]) -> Iterator[Metric]:
+def described() -> Iterable[Metric]:
+    """Return every family without samples, and without reading a bus."""
+    return [_metric(name, kind, text) for name, kind, text, _ in _FAMILIES]
+
+
+def families(readings: Iterable[BusReading]) -> Iterator[Metric]:
     """Yield every family once; their samples are made when they are walked."""
     scrape = _Scrape(readings)
     for name, kind, text, walk in _FAMILIES:
