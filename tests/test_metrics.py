@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from actorbus import EventBus, RetryPolicy, metrics
 from actorbus.ledger import BUCKETS, Histogram, Ledger, Terms
+from actorbus.metrics import families
 from actorbus.rows import ActorReading, BusReading
 from actorbus.words import DeadReason
 
@@ -213,6 +214,26 @@ def test_build_info_has_no_bus() -> None:
     (labels,) = labels_of(samples, "actorbus_build_info")
     assert labels.keys() == {"version", "python"}
     assert at(samples, "actorbus_build_info", **labels) == 1
+
+
+def test_the_version_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape walks through no installed packages, but for the first one."""
+    looked: list[str] = []
+
+    def version(name: str) -> str:
+        looked.append(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(families, "version", version)
+    families._release.cache_clear()
+    try:
+        for _ in range(3):
+            (labels,) = labels_of(export(FakeBus()), "actorbus_build_info")
+            assert labels["version"] == "1.2.3"
+    finally:
+        families._release.cache_clear()
+
+    assert looked == ["actorbus"]
 
 
 def test_rows_of_one_label_are_summed() -> None:

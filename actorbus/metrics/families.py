@@ -14,7 +14,7 @@ import asyncio
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, islice
 from typing import Any, cast
@@ -81,12 +81,17 @@ _Value = float | tuple[float, ...] | None
 _Walk = Callable[[_Scrape], Iterable[tuple[_Labels, _Value]]]
 
 
-def _build(_: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
+@cache
+def _release() -> str:
+    """Return the version, read once: finding it takes a walk through the installed packages."""
     try:
-        release = version("actorbus")
+        return version("actorbus")
     except PackageNotFoundError:  # run from a source tree that is not installed
-        release = "unknown"
-    yield {"version": release, "python": platform.python_version()}, 1
+        return "unknown"
+
+
+def _build(_: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
+    yield {"version": _release(), "python": platform.python_version()}, 1
 
 
 def _published(scrape: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
