@@ -31,12 +31,14 @@ The way of one event, and the map of the house (a file may import those above it
                 staff         the workers of one actor, and what they hand back
                 actor hooks   a handler with state; its instances and what they do at start and stop
                 life          one actor from start to end: restart, suspension, stop
-                commit        what is done with a journal at one go
+                work          what is done with a journal at one go
+                commits       how long they take, and how much is in each
                 scribe        what a bus does, brought into its journal: many things in a commit
                 archive       dead letters and history in the journal
                 ends          how its deliveries ended, for whoever has published them
                 window        what a durable subscription has read and not settled
                 retention     what the journal may forget, a little at a time
+                gauges        what a journal holds, for an exporter
                 recorder      a publish with a journal, from the call to the commit
                 tap           streams and waits
                 supervisor    whose failure concerns whom

@@ -8,12 +8,44 @@ are acked.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, ClassVar, Protocol
+
+import msgspec
 
 from actorbus.receipt import Addressee, Receipt
 from actorbus.words import Outcome
 
 DEAD = 10_000  # deliveries that died and are remembered
+
+
+class Settled(Protocol):
+    """Whoever keeps account of the deliveries."""
+
+    def settled(self, seq: int, reply: object, failed: tuple[str, str, Any] | None) -> None:
+        """Take note that a delivery was settled."""
+
+
+class Mark(msgspec.Struct, eq=False):
+    """Stands in the place of a watch on a delivery from the journal: the window wants to know.
+
+    It knows the number only: with the receipt, which has it, each delivery would be a cycle.
+
+    Attributes:
+        window: Whose delivery it is.
+        seq: The number of its event.
+        failed: As of a `Watch`.
+    """
+
+    asking: ClassVar = False
+    pending: ClassVar = ()
+
+    window: Settled
+    seq: int
+    failed: tuple[str, str, Any] | None = None
+
+    def settle(self, _: object, reply: object = None) -> None:
+        """Pass on that the delivery is settled."""
+        self.window.settled(self.seq, reply, self.failed)
 
 
 class Ends:

@@ -217,6 +217,13 @@ class Engine(Traffic):
         self.intake.flush()
         self.quiet()
 
+    def look_into_journal(self, then: Callable[[], None] = lambda: None) -> None:
+        """Find out what the journal holds; call `then` when that is known, or cannot be."""
+        if self.recorder is not None and self.running:
+            self.recorder.gauges.look(then)
+        else:
+            then()
+
     def lives(self) -> list[Life]:
         """Return the actors in order of start, those included that only finish their mail."""
         return self.registry.every_life()
@@ -238,6 +245,7 @@ class Engine(Traffic):
 
     def come_to_rest(self) -> None:
         """Accept nothing more."""
+        self.look_into_journal()
         self.intake.close()
         self.draining = False
         self.closed = True

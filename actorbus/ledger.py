@@ -23,6 +23,8 @@ from actorbus.words import DeadReason
 
 BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 """Upper bounds of the histogram buckets, in seconds; a last bucket has no bound."""
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+"""Upper bounds of the buckets of what is counted in pieces; a last one has no bound."""
 
 
 class Histogram:

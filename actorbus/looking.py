@@ -6,6 +6,7 @@ import asyncio
 from asyncio import _get_running_loop
 from collections.abc import Generator
 from concurrent.futures import Future
+from threading import Event
 from typing import Any
 
 from actorbus.dead_letter import DeadLetters
@@ -15,6 +16,8 @@ from actorbus.ledger import Audit
 from actorbus.options import whole
 from actorbus.rows import BusReading
 from actorbus.topic import Pattern, check_topic
+
+PATIENCE = 0.25  # seconds a reading waits for a journal that is held up
 
 
 class Looking:
@@ -76,17 +79,22 @@ class Looking:
 
         While the bus runs the copy is made on its loop, in one step as long as few subscriptions
         share a label; the calling thread waits. On the loop's own thread there is always one step.
+        What the journal's thread has to look up is as fresh as that in another thread, unless the
+        journal is held up; on the loop's own it is as the reading before has found it.
         """
         engine = self._engine
         loop = engine.loop
-        if (
-            loop is None
-            or _get_running_loop() is loop
-            or not (engine.running and loop.is_running())
-        ):
+        here = _get_running_loop() is loop
+        if here:
+            engine.look_into_journal()
+        if loop is None or here or not (engine.running and loop.is_running()):
             return _at_once(self._read())
         made: Future[BusReading] = Future()
         try:
+            if engine.recorder is not None:
+                looked = Event()
+                loop.call_soon_threadsafe(engine.look_into_journal, looked.set)
+                looked.wait(PATIENCE)
             loop.call_soon_threadsafe(_step, loop, self._read(), made)
         except RuntimeError:  # closed in between
             return _at_once(self._read())
@@ -109,6 +117,10 @@ class Looking:
             dead_letters_held=len(engine.dead_letters),
             loop_lag=None if engine.lag.lag is None else engine.lag.lag.copy(),
         )
+        if engine.recorder is not None:
+            gauges = engine.recorder.gauges
+            reading.journal = gauges.journal()
+            reading.durables = gauges.durables(engine.registry.durable_labels())
         reading.actors = yield from engine.registry.readings()
         return reading
 

@@ -18,6 +18,7 @@ from actorbus.archive import Memories, recall
 from actorbus.dead_letter import DeadLetter
 from actorbus.errors import ConfigurationError, JournalError
 from actorbus.extra import Extra
+from actorbus.gauges import Gauges
 from actorbus.journal.base import Append, Appended, Entry
 from actorbus.receipt import Receipt, Route
 from actorbus.retention import Retention
@@ -41,12 +42,14 @@ class Recorder:
     Attributes:
         windows: Of the live durable subscriptions, by name.
         recalled: Whether the bus knows what the journal does of the time before.
+        gauges: What the journal holds, for an exporter.
     """
 
     def __init__(self, scribe: Scribe, bury: Callable[[DeadLetter], None]) -> None:
         self.scribe = scribe
         self.windows: dict[str, Window] = {}
         self.recalled = False
+        self.gauges = Gauges(scribe, self.windows)
         self._retention = Retention(scribe, self.windows)
         self._recalled: Recalled
         self._bury = bury
@@ -60,6 +63,7 @@ class Recorder:
             recalled: Told what the journal knows of the time before; the first time only.
         """
         self.scribe.open(loop)
+        self.gauges.begin()
         if not self.recalled:
             self._recalled = recalled
             self.scribe.call(lambda: recall(self.scribe.journal, letters), self._told)

@@ -18,11 +18,11 @@ from actorbus.handler import Signature, describe, inspect_handler, same_handler
 from actorbus.ledger import Audit, Ledger, Terms
 from actorbus.life import Life
 from actorbus.options import Options, SubscribeOptions, check_options
-from actorbus.readings import ENDED, OTHERS, STREAMS, copied, settled
+from actorbus.readings import copied, settled
 from actorbus.receipt import Exchange, Receipt, Route, receipt_of
 from actorbus.recorder import Recorder
 from actorbus.routing import Routes
-from actorbus.rows import Rows
+from actorbus.rows import ENDED, OTHERS, STREAMS, Rows
 from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import Tap, parse_patterns
@@ -339,6 +339,11 @@ class Registry:
         """Copy the books of everybody, in steps; return a row for each label."""
         subs = itertools.chain(self.live.values(), self._ending)
         return copied(subs, self.taps, self._labels, self._sums)
+
+    def durable_labels(self) -> dict[str, str]:
+        """Return the labels of those durable subscriptions that have one of their own."""
+        durables = ((sub.options.durable, label) for sub, label in self._labels.items())
+        return {name: label for name, label in durables if name is not None}
 
 
 def _one_or_more(patterns: Any) -> tuple[Pattern, ...]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 from actorbus.ledger import Histogram, Ledger, Terms
 from actorbus.words import DeadReason
+
+ENDED = "_ended"
+STREAMS = "_streams"
+OTHERS = "_other"
 
 
 @dataclass(slots=True)
@@ -30,6 +34,32 @@ class ActorReading:
     capacity: int = 0
 
 
+class JournalReading(NamedTuple):
+    """A journal, copied for an exporter.
+
+    Attributes:
+        commit_seconds: Commits per bucket of `BUCKETS` by how long they took, then their sum.
+        commit_operations: Commits per bucket of `SIZES` by what was in them, then their sum.
+        uncommitted: Events that wait for a commit.
+        events: Events kept.
+        dead_letters: Dead letters kept.
+        bytes: Size on disk, with everything that belongs to it.
+        limit: Bytes it may grow to; infinity for no limit.
+    """
+
+    commit_seconds: tuple[float, ...]
+    commit_operations: tuple[float, ...]
+    uncommitted: int
+    events: int
+    dead_letters: int
+    bytes: int
+    limit: float
+
+    def plus(self, other: JournalReading) -> JournalReading:
+        """Return the sum of two."""
+        return JournalReading._make(map(_sum, self, other))
+
+
 @dataclass(slots=True)
 class BusReading:
     """A bus, copied for an exporter on the loop.
@@ -42,6 +72,9 @@ class BusReading:
         dead_letters_held: Dead letters in the store.
         loop_lag: Lag of the event loop, sampled.
         actors: One reading per label.
+        journal: Of its journal, if it has one.
+        durables: Of that the events not read, at most, and the age in seconds of the oldest one not
+            settled, per label.
     """
 
     bus: str
@@ -51,6 +84,8 @@ class BusReading:
     dead_letters_held: int = 0
     loop_lag: Histogram | None = None
     actors: Sequence[ActorReading] = field(default_factory=list)
+    journal: JournalReading | None = None
+    durables: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 Row = tuple[Any, ...]

@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from actorbus.commit import Done, Work, together
+from actorbus.commits import Commits
 from actorbus.errors import JournalError, JournalFullError
 from actorbus.journal.base import Append, Appended, Bury, Journal, Opening, Operation, Settle
 from actorbus.threads import Threads
 from actorbus.watch import hear, ring
+from actorbus.work import Done, Work, together
 
 UNCOMMITTED = 10_000  # events that wait for a commit, at most
 OWED = 10_000  # dead letters put down again until there is room, at most
@@ -52,6 +53,7 @@ class Scribe:
     Attributes:
         last: The number of the last event known to be committed.
         uncommitted: Events that wait for a commit.
+        commits: What was measured of the commits.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class Scribe:
     ) -> None:
         self.journal = journal
         self.threads = threads
-        self.last = 0
-        self.uncommitted = 0
+        self.last = self.uncommitted = 0
+        self.commits = Commits()
         self._durability = durability
         self._eased = eased
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -244,7 +246,7 @@ class Scribe:
             if self._broken is not None and work.call is None:
                 work.fail(self._broken)
             else:
-                work.perform(self.journal)
+                work.perform(self.journal, self.commits)
             if not self._tell(work):
                 return
 

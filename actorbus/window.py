@@ -25,13 +25,10 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
-from actorbus.commit import Done
 from actorbus.encoding import DamagedError, decoded, remains
-from actorbus.ends import Ends
+from actorbus.ends import Ends, Mark
 from actorbus.errors import JournalError
 from actorbus.event import Event
 from actorbus.extra import Extra
@@ -40,6 +37,7 @@ from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing
 from actorbus.receipt import Receipt, Route
 from actorbus.scribe import SOME, TURN, Scribe
 from actorbus.words import DeadReason
+from actorbus.work import Done
 
 if TYPE_CHECKING:
     from actorbus.subscription import Subscription
@@ -57,29 +55,6 @@ MUCH = 100  # settled deliveries that need not wait for company
 log = logging.getLogger("actorbus")
 
 
-class Mark(msgspec.Struct, eq=False):
-    """Stands in the place of a watch on a delivery from the journal: the window wants to know.
-
-    It knows the number only: with the receipt, which has it, each delivery would be a cycle.
-
-    Attributes:
-        window: Whose delivery it is.
-        seq: The number of its event.
-        failed: As of a `Watch`.
-    """
-
-    asking: ClassVar = False
-    pending: ClassVar = ()
-
-    window: Window
-    seq: int
-    failed: tuple[str, str, Any] | None = None
-
-    def settle(self, _: object, reply: object = None) -> None:
-        """Pass on that the delivery is settled."""
-        self.window.settled(self.seq, reply, self.failed)
-
-
 class Window:
     """The way of a durable subscription into the journal.
 
@@ -91,7 +66,7 @@ class Window:
         name: Under which the journal knows it.
         active: Whether it delivers.
         live: Whether what is committed next is the next it wants.
-        lag: Events it wants and has not read, as far as it knows.
+        lag: Events committed since it joined that it wants and has not read.
     """
 
     def __init__(self, sub: Subscription, scribe: Scribe, name: str) -> None:
@@ -101,6 +76,7 @@ class Window:
         self._sub = sub
         self._scribe = scribe
         self._position = 0
+        self._before = 0  # the last event there was when it joined
         self._open: OrderedDict[int, Receipt] = OrderedDict()
         self._ahead: set[int] = set()
         self._most = sub.options.mailbox + sub.options.concurrency
@@ -122,6 +98,22 @@ class Window:
     def cursor(self) -> int:
         """Everything up to this number that concerns it is settled."""
         return next(iter(self._open)) - 1 if self._open else self._position
+
+    @property
+    def unread(self) -> int:
+        """Events in the journal that it wants and has not read, at most.
+
+        Of those there were before it joined it knows only how many are left to look at.
+        """
+        return self.lag + max(0, self._before - self._position)
+
+    @property
+    def oldest(self) -> float | None:
+        """Unix seconds at which the oldest event was published that it has not settled.
+
+        None if it has read none of those.
+        """
+        return next((receipt.event.time for receipt in self._open.values()), None)
 
     @property
     def behind(self) -> bool:
@@ -184,6 +176,7 @@ class Window:
                 self.pause()
             return
         self._position = self._noted = standing.cursor
+        self.lag, self._before = 0, self._scribe.last
         self._skip = standing.ahead
         self._suspects = standing.suspects
         self.read_on()
@@ -283,8 +276,7 @@ class Window:
                 self._deliver(receipt.event, seq)
                 return
             self.live, self._position = False, seq - 1
-        if self.active:
-            self.lag += 1
+        self.lag += 1
 
     def _hand_over(
         self, record: Record, reason: DeadReason | None = None, attempts: int = 0
@@ -294,7 +286,8 @@ class Window:
         except DamagedError:
             event, reason = remains(record), DeadReason.CHECKSUM
         self._position = record.seq  # first: it may be settled at once
-        self.lag = max(0, self.lag - 1)
+        if record.seq > self._before:
+            self.lag = max(0, self.lag - 1)
         if reason is None:
             self._deliver(event, record.seq)
         else:
@@ -390,4 +383,5 @@ class Window:
             return False
         self.pause()  # it stays open, so that the cursor stays before it
         self._sub.ledger.routed -= 1
+        self.lag += 1
         return True

@@ -32,10 +32,10 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     (
         "encoding", "lag", "extra", "receipt", "backlog", "admission", "lot", "options",
         "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor",
-        "hooks", "life", "commit", "scribe", "archive", "ends", "window", "retention", "recorder",
-        "tap", "supervisor", "readings", "routing", "registry", "waiting", "intake", "traffic",
-        "engine", "explain", "closing", "asking", "running", "looking", "listening", "lifecycle",
-        "plain", "bus",
+        "hooks", "life", "commits", "work", "scribe", "archive", "ends", "window", "retention",
+        "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry", "waiting",
+        "intake", "traffic", "engine", "explain", "closing", "asking", "running", "looking",
+        "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

@@ -1,4 +1,4 @@
-"""Commit: what is done with a journal at one go, in the journal's thread.
+"""Work: what is done with a journal at one go, in the journal's thread.
 
 Where there is no room for all of a commit, what there is room for is committed without the rest.
 """
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from actorbus.commits import Commits
 from actorbus.errors import JournalError
 from actorbus.journal.base import Append, Bury, Journal, Operation, Result
 
@@ -55,19 +56,19 @@ class Work(msgspec.Struct, eq=False):
         """Have no result."""
         self.errors = dict.fromkeys(range(len(self.done)), error)
 
-    def perform(self, journal: Journal) -> None:
-        """Do it; blocks."""
+    def perform(self, journal: Journal, commits: Commits) -> None:
+        """Do it, and have its commits counted; blocks."""
         try:
             if self.call is not None:
                 self.results = [self.call()]
             else:
-                self.results = journal.commit(self.operations)
+                self.results = commits.make(journal, self.operations)
         except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for the result
             self.fail(_told(journal, error))
             if self.call is None:
-                self._perform_less(journal)
+                self._perform_less(journal, commits)
 
-    def _perform_less(self, journal: Journal) -> None:
+    def _perform_less(self, journal: Journal, commits: Commits) -> None:
         """Commit what may need no room: what comes from outside waits longest, events first."""
         self.results = found = cast("list[Result]", [None] * len(self.operations))
         tried = [[*range(len(self.operations))]]
@@ -77,7 +78,7 @@ class Work(msgspec.Struct, eq=False):
                 continue
             tried.append(kept)
             try:
-                results = journal.commit([self.operations[i] for i in kept])
+                results = commits.make(journal, [self.operations[i] for i in kept])
             except Exception as error:  # noqa: BLE001 as above
                 self.errors |= dict.fromkeys(kept, _told(journal, error))
             else:
