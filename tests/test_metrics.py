@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,10 +22,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from starlette.applications import Starlette
 
-from actorbus import EventBus, RetryPolicy, metrics
-from actorbus.ledger import BUCKETS, Histogram, Ledger, Terms
+from actorbus import EventBus, RetryPolicy, looking, metrics
+from actorbus.ledger import BUCKETS, SIZES, Histogram, Ledger, Terms
 from actorbus.metrics import families
-from actorbus.rows import ActorReading, BusReading
+from actorbus.rows import ActorReading, BusReading, JournalReading
 from actorbus.words import DeadReason
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ TABLE = {
     "actorbus_build_info": ("gauge", {"version", "python"}),
 }
 
+OF_JOURNALS = {
+    "actorbus_journal_commit_seconds": ("histogram", {"bus"}),
+    "actorbus_journal_commit_operations": ("histogram", {"bus"}),
+    "actorbus_journal_uncommitted_events": ("gauge", {"bus"}),
+    "actorbus_journal_events": ("gauge", {"bus"}),
+    "actorbus_journal_dead_letters": ("gauge", {"bus"}),
+    "actorbus_journal_bytes": ("gauge", {"bus"}),
+    "actorbus_journal_limit_bytes": ("gauge", {"bus"}),
+    "actorbus_journal_lag": ("gauge", {"bus", "subscription"}),
+    "actorbus_journal_oldest_unacked_seconds": ("gauge", {"bus", "subscription"}),
+}
+"""What a bus with a journal has beside those."""
+
 
 class FakeBus:
     """A bus as the exporter sees it, remembering on which threads it was read."""
@@ -77,6 +91,16 @@ class FakeBus:
         row = ActorReading(label, Ledger(), Terms(), up, capacity)
         self.rows.append(row)
         return row.ledger
+
+    def keep(self, **durables: tuple[int, float]) -> FakeBus:
+        """Give it a journal, and subscriptions with a lag and an age in it."""
+        seconds = (0,) * 3 + (4, 1) + (0,) * (len(BUCKETS) - 4)
+        sizes = (1, 0, 2) + (0,) * (len(SIZES) - 3) + (2,)
+        journal = JournalReading(
+            (*seconds, 0.0125), (*sizes, 7_000), 5, 40, 6, 7_000_000, 1_000_000_000.0
+        )
+        self.answer.journal, self.answer.durables = journal, durables
+        return self
 
 
 def scrape(registry: CollectorRegistry) -> Samples:
@@ -189,6 +213,69 @@ def test_label_sets_exist_at_zero(bus: FakeBus) -> None:
     ):
         sets = labels_of(samples, name)
         assert {labels[key] for labels in sets if labels["subscription"] == "idle"} == values
+
+
+def test_a_bus_with_a_journal_has_more_families(bus: FakeBus) -> None:
+    """Each has its name, type, help and labels; a bus beside it without a journal has no part."""
+    registry = CollectorRegistry()
+    metrics.register(FakeBus("plain"), registry)
+    collector = metrics.register(bus.keep(billing=(3, 1.5)), registry)
+
+    found = list(collector.collect())
+
+    table = {**TABLE, **OF_JOURNALS}
+    assert {f.name: f.type for f in found} == {n: kind for n, (kind, _) in table.items()}
+    assert all(f.documentation for f in found)
+    for family in found:
+        labels = {frozenset(sample.labels.keys() - {"le"}) for sample in family.samples}
+        assert labels == {frozenset(table[family.name][1])}
+        if family.name in OF_JOURNALS:
+            assert {sample.labels["bus"] for sample in family.samples} == {"shop"}
+
+
+def test_values_of_a_journal_come_from_the_reading(bus: FakeBus) -> None:
+    """Each sample shows the number it stands for; buckets count what lies below their bound."""
+    samples = export(bus.keep(billing=(3, 1.5), _ended=(0, 0.0)))
+
+    gauges = {"uncommitted_events": 5, "events": 40, "dead_letters": 6, "bytes": 7_000_000,
+              "limit_bytes": 1_000_000_000}  # fmt: skip
+    for name, value in gauges.items():
+        assert at(samples, f"actorbus_journal_{name}", bus="shop") == value
+    for label, lag, age in (("billing", 3, 1.5), ("_ended", 0, 0)):
+        of = {"bus": "shop", "subscription": label}
+        assert at(samples, "actorbus_journal_lag", **of) == lag
+        assert at(samples, "actorbus_journal_oldest_unacked_seconds", **of) == age
+    name = "actorbus_journal_commit_seconds"
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    counts = [at(samples, f"{name}_bucket", bus="shop", le=bound) for bound in bounds]
+    assert counts == [0, 0, 0, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5]
+    assert at(samples, f"{name}_count", bus="shop") == 5
+    assert at(samples, f"{name}_sum", bus="shop") == 0.0125
+    name = "actorbus_journal_commit_operations"
+    bounds = [*(f"{size}.0" for size in SIZES), "+Inf"]
+    counts = [at(samples, f"{name}_bucket", bus="shop", le=bound) for bound in bounds]
+    assert counts == [1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5]
+    assert at(samples, f"{name}_count", bus="shop") == 5
+    assert at(samples, f"{name}_sum", bus="shop") == 7_000
+
+
+def test_journals_of_buses_of_one_name_are_summed() -> None:
+    """All but the age, which is that of the oldest; a bus without a journal adds nothing."""
+    one = FakeBus().keep(billing=(3, 1.5), audit=(1, 9.0))
+    two = FakeBus().keep(billing=(4, 0.5))
+    two.answer.durables["caf\u00e9 \ud800"] = (1, 2.0)
+    two.answer.durables["caf\u00e9 \ud801"] = (2, 1.0)
+
+    samples = export(one, FakeBus(), two)
+
+    for name, value in (("events", 80), ("limit_bytes", 2e9), ("commit_seconds_count", 10),
+                        ("commit_operations_sum", 14_000)):  # fmt: skip
+        assert at(samples, f"actorbus_journal_{name}", bus="shop") == value
+    rows = {"billing": (7, 1.5), "audit": (1, 9.0), "caf\u00e9 ?": (3, 2.0)}
+    for label, (lag, age) in rows.items():
+        of = {"bus": "shop", "subscription": label}
+        assert at(samples, "actorbus_journal_lag", **of) == lag
+        assert at(samples, "actorbus_journal_oldest_unacked_seconds", **of) == age
 
 
 def test_histograms_are_cumulative(bus: FakeBus) -> None:
@@ -329,8 +416,9 @@ def test_registering_neither_reads_nor_keeps_the_registry(bus: FakeBus) -> None:
 
     assert bus.threads == []
     assert bus.sampling == 1
-    with pytest.raises(ValueError, match="actorbus_attempts"):
-        Gauge("actorbus_attempts", "clashes", registry=registry)
+    for name in ("actorbus_attempts", "actorbus_journal_lag"):
+        with pytest.raises(ValueError, match=name):
+            Gauge(name, "clashes", registry=registry)
     gone = weakref.ref(registry)
     del registry
     gc.collect()
@@ -396,6 +484,7 @@ def test_promtool_accepts_the_exposition(bus: FakeBus, count: int) -> None:
         bus.actor(f"handler {number}", capacity=1)
     registry = CollectorRegistry()
     metrics.register(bus, registry)
+    metrics.register(FakeBus("durable").keep(billing=(3, 1.5)), registry)
 
     check = subprocess.run(
         [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True
@@ -594,6 +683,35 @@ async def test_a_real_bus_is_read_after_its_close() -> None:
         assert total(samples, "actorbus_handler_duration_seconds_count") == 20
     failing = {"bus": "real", "subscription": "failing"}
     assert at(after, "actorbus_attempts_total", **failing, outcome="error") == 10
+
+
+async def test_a_real_bus_with_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its series exist at 0 before the start, tell what the file does, and stay after the close."""
+    monkeypatch.setattr(looking, "PATIENCE", 60.0)
+    registry, path = CollectorRegistry(), tmp_path / "events.db"
+    bus = EventBus("real", journal=f"sqlite:///{path}?max_bytes=10000000")
+    metrics.register(bus, registry)
+    bus.subscribe("a:*", lambda data: None, name="fine", durable="d")
+    before = scrape(registry)
+    async with bus:
+        await asyncio.gather(*(bus.publish("a:b", number) for number in range(10)))
+        await bus.settle()
+        during = await anyio.to_thread.run_sync(scrape, registry)
+    after = scrape(registry)
+
+    of = {"bus": "real", "subscription": "fine"}
+    for samples in (before, during, after):
+        assert at(samples, "actorbus_journal_lag", **of) == 0
+        assert at(samples, "actorbus_journal_oldest_unacked_seconds", **of) == 0
+        assert at(samples, "actorbus_journal_uncommitted_events", bus="real") == 0
+    assert at(before, "actorbus_journal_events", bus="real") == 0
+    assert at(before, "actorbus_journal_limit_bytes", bus="real") == float("inf")
+    for samples in (during, after):
+        assert at(samples, "actorbus_journal_events", bus="real") == 10
+        assert at(samples, "actorbus_journal_limit_bytes", bus="real") == 10_000_000
+        assert at(samples, "actorbus_journal_bytes", bus="real") > 0
+        assert at(samples, "actorbus_journal_commit_operations_sum", bus="real") >= 12
+    assert labels_of(after, "actorbus_journal_lag") == [{**of, "subscription": "_ended"}, of]
 
 
 def _fail(data: object) -> None:

@@ -22,7 +22,7 @@ from typing import Any, cast
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from actorbus.ledger import BUCKETS, Histogram
+from actorbus.ledger import BUCKETS, SIZES, Histogram
 from actorbus.rows import ROW, BusReading, Row, merged, observed, rows_of
 from actorbus.words import DeadReason
 
@@ -38,12 +38,17 @@ class _Scrape:
     def __init__(self, readings: Iterable[BusReading]) -> None:
         buses: dict[str, list[BusReading]] = {}
         rows: dict[tuple[str, str], Row] = {}
+        self.durables: dict[tuple[str, str], tuple[int, float]] = {}
         for reading in readings:
             bus = _clean(reading.bus)
             buses.setdefault(bus, []).append(reading)
             for row in rows_of(reading.actors):
                 key = bus, _clean(row[0])
                 rows[key] = merged(rows[key], row) if key in rows else row
+            for label, (lag, age) in reading.durables.items():
+                key = bus, _clean(label)
+                others_lag, others_age = self.durables.get(key, (0, 0.0))
+                self.durables[key] = others_lag + lag, max(others_age, age)
         self.buses = {name: _sum_buses(parts) for name, parts in buses.items()}
         self.labels = [{"bus": bus, "subscription": label} for bus, label in rows]
         self.columns = dict(zip(ROW, zip(*rows.values(), strict=True), strict=False))
@@ -63,6 +68,8 @@ def _sum_buses(parts: list[BusReading]) -> BusReading:
         total.dead_letters_held += part.dead_letters_held
         if total.loop_lag is not None and part.loop_lag is not None:
             total.loop_lag.merge(part.loop_lag)
+        if part.journal is not None:
+            total.journal = part.journal.plus(total.journal) if total.journal else part.journal
     return total
 
 
@@ -76,7 +83,11 @@ _SPLIT = {
     "pending": ("state", ["waiting", "queued", "running", "retrying"]),
     "attempts": ("outcome", ["ok", "error", "timeout", "cancelled"]),
 }
-_BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
+_BOUNDS = {
+    "seconds": (*(str(bound) for bound in BUCKETS), "+Inf"),
+    "": (*(str(float(size)) for size in SIZES), "+Inf"),
+}
+"""Of the buckets of a histogram, by its unit."""
 _Value = float | tuple[float, ...] | None
 _Walk = Callable[[_Scrape], Iterable[tuple[_Labels, _Value]]]
 
@@ -109,6 +120,21 @@ def _loop_lag(scrape: _Scrape) -> Iterator[tuple[_Labels, _Value]]:
         yield {"bus": bus}, observed(reading.loop_lag)
 
 
+def _of_journal(field: str) -> _Walk:
+    return lambda scrape: (
+        ({"bus": bus}, getattr(reading.journal, field))
+        for bus, reading in scrape.buses.items()
+        if reading.journal is not None
+    )
+
+
+def _of_durables(place: int) -> _Walk:
+    return lambda scrape: (
+        ({"bus": bus, "subscription": label}, numbers[place])
+        for (bus, label), numbers in scrape.durables.items()
+    )
+
+
 def _column(name: str) -> _Walk:
     return lambda scrape: scrape.column(name)
 
@@ -132,7 +158,8 @@ def _split(name: str) -> _Walk:
     )
 
 
-_FAMILIES: tuple[tuple[str, str, str, _Walk], ...] = (
+_Table = tuple[tuple[str, str, str, _Walk], ...]
+_FAMILIES: _Table = (
     ("build_info", "gauge", "Always 1; the labels say what runs.", _build),
     ("published_events", "counter", "Events published, by topic.", _published),
     ("unrouted_events", "counter", "Events that matched no subscription.", _of_bus("unrouted")),
@@ -153,17 +180,34 @@ _FAMILIES: tuple[tuple[str, str, str, _Walk], ...] = (
     ("event_loop_lag_seconds", "histogram", "How late the loop ran.", _loop_lag),
 )  # fmt: skip
 """The table of metrics: name after ``actorbus_``, type, help, and where the values are."""
+_OF_JOURNALS: _Table = (
+    ("journal_commit_seconds", "histogram", "Of one commit.", _of_journal("commit_seconds")),
+    ("journal_commit_operations", "histogram", "In one commit: events, acknowledgements, notes.",
+        _of_journal("commit_operations")),
+    ("journal_uncommitted_events", "gauge", "Events that wait for a commit.",
+        _of_journal("uncommitted")),
+    ("journal_events", "gauge", "Events kept.", _of_journal("events")),
+    ("journal_dead_letters", "gauge", "Dead letters kept.", _of_journal("dead_letters")),
+    ("journal_bytes", "gauge", "Size on disk.", _of_journal("bytes")),
+    ("journal_limit_bytes", "gauge", "The most it may grow to.", _of_journal("limit")),
+    ("journal_lag", "gauge", "Events not read; an upper bound until first caught up.",
+        _of_durables(0)),
+    ("journal_oldest_unacked_seconds", "gauge", "Age of the oldest event not settled.",
+        _of_durables(1)),
+)  # fmt: skip
+"""The families of a bus with a journal; where none has one they are left out."""
 
 
 def described() -> Iterable[Metric]:
     """Return every family without samples, and without reading a bus."""
-    return [_metric(name, kind, text) for name, kind, text, _ in _FAMILIES]
+    return [_metric(name, kind, text) for name, kind, text, _ in (*_FAMILIES, *_OF_JOURNALS)]
 
 
 def families(readings: Iterable[BusReading]) -> Iterator[Metric]:
     """Yield every family once; their samples are made when they are walked."""
     scrape = _Scrape(readings)
-    for name, kind, text, walk in _FAMILIES:
+    kept = any(reading.journal is not None for reading in scrape.buses.values())
+    for name, kind, text, walk in (*_FAMILIES, *_OF_JOURNALS) if kept else _FAMILIES:
         metric = _metric(name, kind, text)
         make = partial(_histograms if kind == "histogram" else _numbers, metric, walk, scrape)
         metric.samples = _Samples(make)  # type: ignore[assignment]  # declared as a list
@@ -184,12 +228,12 @@ def _numbers(metric: Metric, walk: _Walk, scrape: _Scrape) -> Iterator[Sample]:
 def _histograms(metric: Metric, walk: _Walk, scrape: _Scrape) -> Iterator[Sample]:
     bucket, count, total = (f"{metric.name}_{part}" for part in ("bucket", "count", "sum"))
     for labels, value in walk(scrape):
-        *counts, seconds = cast("tuple[float, ...]", value)
+        *counts, whole = cast("tuple[float, ...]", value)
         sums = tuple(accumulate(counts))
-        for bound, below in zip(_BOUNDS, sums, strict=True):
+        for bound, below in zip(_BOUNDS[metric.unit], sums, strict=True):
             yield Sample(bucket, {**labels, "le": bound}, below)
         yield Sample(count, labels, sums[-1])
-        yield Sample(total, labels, seconds)
+        yield Sample(total, labels, whole)
 
 
 class _Samples(Sequence[Sample]):
