@@ -105,7 +105,8 @@ class Window:
 
         Of those there were before it joined it knows only how many are left to look at.
         """
-        return self.lag + max(0, self._before - self._position)
+        settled = sum(seq > self._position for seq in self._skip)
+        return self.lag + max(0, self._before - self._position - settled)
 
     @property
     def oldest(self) -> float | None:
