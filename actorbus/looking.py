@@ -79,15 +79,16 @@ class Looking:
 
         While the bus runs the copy is made on its loop, in one step as long as few subscriptions
         share a label; the calling thread waits. On the loop's own thread there is always one step.
-        What the journal's thread has to look up is as fresh as that in another thread, unless the
-        journal is held up; on the loop's own it is as the reading before has found it.
+        Another thread waits a moment, too, for what only the journal knows; on the loop's own that
+        is what was found at the reading before.
         """
         engine = self._engine
         loop = engine.loop
         here = _get_running_loop() is loop
         if here:
             engine.look_into_journal()
-        if loop is None or here or not (engine.running and loop.is_running()):
+        on = engine.running and not engine.forked
+        if loop is None or here or not (on and loop.is_running()):
             return _at_once(self._read())
         made: Future[BusReading] = Future()
         try:

@@ -111,6 +111,11 @@ class Traffic:
         """Whether actors may work."""
         return (self.open or self.draining) and self.loop is not None and not self.loop.is_closed()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked child: its loop only seems to run."""
+        return os.getpid() != self._pid
+
     # -- one event --------------------------------------------------------------------------------
 
     def look_at_clock(self, at: float) -> Epoch:
@@ -212,7 +217,7 @@ class Traffic:
             event: The event.
             to: The one it is for; None, or the journal's entry, if it is for all who match.
         """
-        if self.loop is None or os.getpid() != self._pid:
+        if self.loop is None or self.forked:
             raise BusNotRunningError(self.name)
         receipt = receipt_of(event, self._on_its_way, self.loop.time())
         receipt.context = copy_context()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -300,6 +302,20 @@ async def test_an_error_in_reading_reaches_the_reader(
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         with pytest.raises(ZeroDivisionError):
             await anyio.to_thread.run_sync(bus.reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+async def test_a_forked_child_reads_what_there_was(bus: EventBus) -> None:
+    """Its loop only seems to run: a reading there does not wait for it."""
+    populate(bus, 1)
+    await bus.publish("a:b").settled()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(bus.reading().actors[0].ledger.acked)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
 
 
 def test_readings_are_rows_of_either_kind() -> None:
