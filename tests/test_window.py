@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from actorbus import EventBus
+from actorbus.ends import Mark
 from actorbus.journal.memory import MemoryJournal
 from actorbus.scribe import SOME
-from actorbus.window import Mark
 from tests.handlers import Seen
 
 pytestmark = pytest.mark.anyio
