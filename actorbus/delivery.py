@@ -37,6 +37,10 @@ class Delivery:
         self.error: BaseException | None = None
 
 
+class NotBegun(asyncio.CancelledError):
+    """An attempt was called off before the handler was called."""
+
+
 class Nap:
     """A timer that can be shortened, and that its owner can be found by."""
 

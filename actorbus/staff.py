@@ -281,14 +281,14 @@ class Staff:
 
         Args:
             delivery: The delivery.
-            between: Whether it waited between two attempts, so that none was cut short.
+            between: Whether it waited for an attempt, so that none was cut short.
         """
         sub = self.sub
         if not between:
             delivery.interruptions += 1
             delivery.attempts = max(0, delivery.attempts - 1)
         reason = None
-        if sub.options.once:
+        if sub.options.once and not between:
             reason = DeadReason.INTERRUPTED
         elif delivery.interruptions >= POISON:
             reason = DeadReason.POISON

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from actorbus.delivery import Delivery
+from actorbus.delivery import Delivery, NotBegun
 from actorbus.event import Event
 from actorbus.hand import in_hand
 from actorbus.receipt import Receipt
@@ -172,7 +172,7 @@ class ThreadWorker(Worker):
         if hop.failure is not None:
             raise hop.failure
         if not hop.started:
-            raise asyncio.CancelledError  # evicted while it waited for a thread
+            raise NotBegun  # evicted while it waited for a thread
         return hop.replies[0][0]
 
     async def _lot(self) -> bool:
@@ -208,8 +208,10 @@ class ThreadWorker(Worker):
                 try:
                     await asyncio.wait({hop.done})
                 except asyncio.CancelledError:
-                    if not self.evicted or self.abandoned or not hop.cut():
+                    if not self.evicted or self.abandoned:
                         raise
+                    if not hop.cut():
+                        break
         finally:
             if self._ticker is not None:
                 self._ticker.cancel()

@@ -23,7 +23,7 @@ from typing import Any
 
 from actorbus import world
 from actorbus.deadline import Deadline
-from actorbus.delivery import Delivery, nap
+from actorbus.delivery import Delivery, NotBegun, nap
 from actorbus.hand import Hand, at_work, in_hand
 from actorbus.handler import InvalidPayload, payload
 from actorbus.ledger import BUCKETS
@@ -235,7 +235,9 @@ class Worker(Hand):
             if error is None:
                 return self._finished(delivery)
             if self.evicted and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-                return self._hand_back(delivery)
+                waited = isinstance(error, NotBegun)
+                delivery.attempts -= waited
+                return self._hand_back(delivery, between=waited)
             error = self._classified(error)
             again = self._delay(delivery, error)
             if again is None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorbus import DeadReason, Event, EventBus, Outcome, RetryPolicy
+from actorbus import Actor, DeadReason, Event, EventBus, Outcome, RetryPolicy
 from actorbus import threads as threads_module
 from actorbus.threads import Threads
 from tests.conftest import heed_threads
@@ -368,6 +368,36 @@ async def test_at_most_threads_at_once_and_exhaustion_is_announced(make_bus: Any
         await bus.settle(timeout=10)
         assert [block.got for block in blocks] == [[None]] * 4
         assert len(bus_threads()) == 2
+
+
+@real_time
+@pytest.mark.parametrize("guarantee", ["at_least_once", "at_most_once"])
+async def test_a_delivery_that_no_thread_has_begun_is_not_interrupted(
+    make_bus: Any, guarantee: str
+) -> None:
+    """Restarts while it waits for a thread are none of its own: it runs once, when there is one."""
+    async with make_bus(threads=1) as bus:
+        block, seen = Block(), Seen()
+        bus.subscribe("block", block)
+        bus.publish("block")
+        await until(lambda: block.got)
+        family = bus.supervisor("family", "one_for_all", max_restarts=10)
+
+        class Failing(Actor):
+            async def receive(self, event: Event) -> None:
+                raise ValueError
+
+        bad = family.spawn(Failing, retry=RetryPolicy.none())
+        options = {"concurrency": 2, "guarantee": guarantee}
+        sub = family.subscribe("work", lambda data: seen.got.append(data), name="work", **options)
+        bus.publish("work", 1)
+        for failures in range(1, 4):
+            bad.tell(None)
+            await until(lambda: sub.ledger.restarts == failures)  # noqa: B023 looked at here
+        block.gate.set()
+        await bus.settle(timeout=10)
+        assert seen.got == [1]
+        assert bus.dead_letters.list(subscription=sub.name) == []
 
 
 @real_time
