@@ -48,7 +48,11 @@ class Memories(msgspec.Struct):
 
 
 def bury(
-    scribe: Scribe, letter: DeadLetter, seq: int, stays: Callable[[ActorBusError], None]
+    scribe: Scribe,
+    letter: DeadLetter,
+    seq: int,
+    instead: DeadLetter | None,
+    stays: Callable[[ActorBusError], None],
 ) -> None:
     """Keep a dead letter in the journal.
 
@@ -56,6 +60,7 @@ def bury(
         scribe: The way into it.
         letter: The dead letter.
         seq: The number of its event in the journal; 0 if it has none.
+        instead: The one whose place it takes, if any.
         stays: Told why it stays in memory only, if it must: its event cannot be written, as what an
             actor was told and no journal has seen, or there is no room.
     """
@@ -67,7 +72,8 @@ def bury(
     detail = _write(_Detail(letter.attempts, letter.first_failed_at, letter.traceback))
     reason = str(letter.reason)
     grave = Grave(letter.id, letter.subscription, reason, entry, letter.died_at, detail, seq)
-    scribe.put(Bury(grave), lambda _, error: None if error is None else stays(error))
+    operation = Bury(grave, "" if instead is None else instead.id)
+    scribe.put(operation, lambda _, error: None if error is None else stays(error))
 
 
 def recall(journal: Journal, letters: int) -> Memories:
@@ -118,29 +124,35 @@ def letter_of(grave: Grave) -> DeadLetter:
     )  # fmt: skip
 
 
-class Farewell:
+class Redelivery:
     """Stands in the place of a watch on a dead letter's new delivery.
 
-    The letter stays in the journal until that is settled: a crash before must not lose it.
+    The letter stays in the journal until that is settled: a crash before must not lose it. If it is
+    given up once more, the new letter takes the place of this one.
+
+    Args:
+        letter: The letter.
+        settled: Lets the letter go, once its event is handled.
 
     Attributes:
+        letter: The letter.
         failed: As of a `Watch`.
     """
 
-    __slots__ = ("_exhume", "failed")
+    __slots__ = ("_settled", "failed", "letter")
 
     asking = False
     pending = ()
 
-    def __init__(self, scribe: Scribe, letter: DeadLetter) -> None:
-        self._exhume: Callable[[], None] | None = lambda: exhume(scribe, [letter])
+    def __init__(self, letter: DeadLetter, settled: Callable[[list[DeadLetter]], None]) -> None:
+        self.letter = letter
         self.failed: Any = None
+        self._settled = settled
 
     def settle(self, _: object, __: object = None) -> None:
-        """Let the letter go."""
-        if self._exhume is not None:
-            self._exhume()
-            self._exhume = None
+        """Let the letter go, unless it is the delivery that was given up."""
+        if self.failed is None:
+            self._settled([self.letter])
 
 
 def exhume(scribe: Scribe, letters: list[DeadLetter]) -> None:

@@ -246,9 +246,9 @@ class DeadLetters:
     ) -> int:
         """Redeliver the letters that fit, oldest first, each to the subscription that failed.
 
-        A letter leaves the store when its new delivery is admitted. One that somebody else is
-        replaying just now is left to them; letters added meanwhile are not replayed. When this is
-        cancelled, or a redelivery raises, what has not been admitted stays.
+        A letter leaves the store when its new delivery is admitted; one that is refused makes no
+        further letter. What somebody else is replaying just now is left to them; letters added
+        meanwhile stay. So does what is not admitted when this is cancelled or a redelivery raises.
 
         Args:
             id: Of one letter.
@@ -269,7 +269,7 @@ class DeadLetters:
             self._replaying.add(letter.id)
             try:
                 if await self._redeliver(letter):
-                    self._remove(letter)
+                    self.remove(letter)
                     admitted += 1
             finally:
                 self._replaying.discard(letter.id)
@@ -300,7 +300,7 @@ class DeadLetters:
         fitting = self._select(id, topic, subscription, reason)
         forgotten = [letter for letter in fitting if letter.id not in self._replaying]
         for letter in forgotten:
-            self._remove(letter)
+            self.remove(letter)
         self.discarded(forgotten)
         return len(forgotten)
 
@@ -335,7 +335,7 @@ class DeadLetters:
         if len(group) > self._listed.get(key, 0):
             self._rank(key, group)
 
-    def _remove(self, letter: DeadLetter) -> None:
+    def remove(self, letter: DeadLetter) -> None:
         """Take a letter out; one that has left already is no error."""
         if self._letters.pop(letter.id, None) is None:
             return

@@ -45,7 +45,7 @@ class Recorder:
         gauges: What the journal holds, for an exporter.
     """
 
-    def __init__(self, scribe: Scribe, bury: Callable[[DeadLetter], None]) -> None:
+    def __init__(self, scribe: Scribe, bury: Callable[[DeadLetter, Receipt], None]) -> None:
         self.scribe = scribe
         self.windows: dict[str, Window] = {}
         self.recalled = False
@@ -170,7 +170,7 @@ class Recorder:
                 receipt.refused += 1
                 receipt.settle(each, Outcome.DEAD, (each.name, str(reason), error))
         _forget(receipt)
-        self._bury(DeadLetter(receipt.event, "", reason, error=error))
+        self._bury(DeadLetter(receipt.event, "", reason, error=error), receipt)
 
     def _duplicate(self, receipt: Receipt, targets: Sequence[Any]) -> None:
         for each in targets:

@@ -37,8 +37,8 @@ class Bus(Exchange, Protocol):
     def book(self) -> None:
         """Bring the books up to what was published."""
 
-    def bury(self, letter: DeadLetter, logged: int) -> None:
-        """Keep, log and announce a dead letter; its event may have a number in the journal."""
+    def bury(self, letter: DeadLetter, receipt: Receipt) -> None:
+        """Keep, log and announce the dead letter of a delivery."""
 
     def end(self, subscription: Subscription) -> int:
         """Route nothing more to a subscription; what it has admitted is still handled."""
@@ -300,7 +300,7 @@ class Subscription:
             handler=self.handler,
             options=self.options,
         )
-        self.bus.bury(letter, receipt.logged)
+        self.bus.bury(letter, receipt)
         failed = None if receipt.watch is None else (self.name, str(reason), error)
         receipt.settle(self, Outcome.DEAD, failed)
 

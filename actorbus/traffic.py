@@ -16,7 +16,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
-from actorbus.archive import Farewell, bury, exhume
+from actorbus.archive import Redelivery, bury, exhume
 from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.encoding import encoded
@@ -299,11 +299,17 @@ class Traffic:
         if sub.state in (ActorState.STOPPING, ActorState.STOPPED):  # by a drain: it takes no more
             return False
         receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())
-        if self.recorder is not None:
-            receipt.watch = cast("Watch", Farewell(self.recorder.scribe, letter))
+        receipt.watch = cast("Watch", Redelivery(letter, self._discarded))
         sub.inbox.offer(receipt)
         receipt.refusal = None
-        await receipt
+        try:
+            await receipt
+        except asyncio.CancelledError:
+            if receipt.places:  # nobody waits any more for room in a mailbox that is full
+                sub.withdraw(receipt, DeadReason.OVERFLOW)
+            if not receipt.refused:  # it was admitted in this very moment
+                self.dead_letters.remove(letter)
+            raise
         return not receipt.refused
 
     def _discarded(self, letters: list[DeadLetter]) -> None:
@@ -316,15 +322,37 @@ class Traffic:
             return
         self.deliver(self.routes.route(topic), new_event(topic, data))
 
-    def bury(self, letter: DeadLetter, logged: int = 0) -> None:
-        """Keep, log and announce a dead letter; its event may have a number in the journal."""
-        self.dead_letters.add(letter)
-        if self.recorder is not None and self.running:
-            stays = partial(self._log, letter, UNBURIED)
-            bury(self.recorder.scribe, letter, logged, stays)
+    def bury(self, letter: DeadLetter, receipt: Receipt) -> None:
+        """Keep, log and announce a dead letter.
+
+        Of what was replayed one letter is kept: the old one where its new delivery was not
+        admitted, or the journal cannot be told any more; else the new one, in the old one's place.
+
+        Args:
+            letter: The letter.
+            receipt: Whose delivery has died.
+        """
+        watch: object = receipt.watch
+        old = watch.letter if isinstance(watch, Redelivery) else None
+        if old is None or not self._stays(old, receipt):
+            self._keep(letter, receipt.logged, old)
+        else:
+            self.dead_letters.add(old)
         self._log(letter, letter.reason, letter.error)
         if self.routes.listened_to and not letter.event.topic.startswith("$"):
             self.announce(f"$bus:dead_letter:{letter.reason}", letter)
+
+    def _stays(self, old: DeadLetter, receipt: Receipt) -> bool:
+        refused = receipt.refused and self.dead_letters.get(old.id) is old
+        return bool(refused) or (self.recorder is not None and not self.running)
+
+    def _keep(self, letter: DeadLetter, logged: int, instead: DeadLetter | None) -> None:
+        if instead is not None:
+            self.dead_letters.remove(instead)
+        self.dead_letters.add(letter)
+        if self.recorder is not None and self.running:
+            stays = partial(self._log, letter, UNBURIED)
+            bury(self.recorder.scribe, letter, logged, instead, stays)
 
     def _log(self, letter: DeadLetter, reason: str, error: BaseException | None) -> None:
         now = 0.0 if self.loop is None else self.loop.time()

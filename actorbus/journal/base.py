@@ -154,9 +154,14 @@ class Bury(msgspec.Struct, frozen=True, gc=False):
     """Keep a dead letter, if there is none of its id. The result is None.
 
     It is kept until it is exhumed, whatever its age.
+
+    Attributes:
+        grave: The dead letter.
+        instead: Id of the one whose place it takes: that is removed, if there is one.
     """
 
     grave: Grave
+    instead: str = ""
 
 
 class Exhume(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ Invariant: event number ``n`` is at ``events[n - pruned - 1]``; numbers have no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -226,14 +226,13 @@ class MemoryJournal:
                 return None
             case Attempt(name, seq):
                 return self._attempt(name, seq)
-            case Bury(grave):
+            case Bury(grave, instead):
+                self._exhume([instead])
                 if self._graves.setdefault(grave.id, grave) is grave:
                     self._bytes += _size(grave.entry)
                 return None
             case Exhume(ids):
-                gone = [self._graves.pop(ident) for ident in ids if ident in self._graves]
-                self._bytes -= sum(_size(grave.entry) for grave in gone)
-                return len(gone)
+                return self._exhume(ids)
             case Leave(name):
                 return self._durables.pop(name, None) is not None
 
@@ -270,6 +269,11 @@ class MemoryJournal:
         durable.attempts = {
             seq: count for seq, count in durable.attempts.items() if not durable.has_settled(seq)
         }
+
+    def _exhume(self, ids: Iterable[str]) -> int:
+        gone = [self._graves.pop(ident) for ident in ids if ident in self._graves]
+        self._bytes -= sum(_size(grave.entry) for grave in gone)
+        return len(gone)
 
     def _attempt(self, name: str, seq: int) -> int:
         durable = self._durables.get(name)

@@ -7,7 +7,7 @@ of a commit go in as one statement over many rows, at its end; nothing else read
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -234,6 +234,8 @@ class Writing:
 
     def _bury(self, op: Bury) -> None:
         grave = op.grave
+        if op.instead:
+            self._remove([op.instead])
         (number,) = self._ask("SELECT 1 + ifnull(max(number), 0) FROM dead").fetchone()
         row = (number, *grave_columns(grave))
         before = self._connection.total_changes
@@ -244,8 +246,11 @@ class Writing:
         self._head.dead += self._connection.total_changes - before
 
     def _exhume(self, op: Exhume) -> int:
+        return self._remove(op.ids)
+
+    def _remove(self, ids: Iterable[str]) -> int:
         before = self._connection.total_changes
-        self._all("DELETE FROM dead WHERE id = ?", [(encode(ident),) for ident in op.ids])
+        self._all("DELETE FROM dead WHERE id = ?", [(encode(ident),) for ident in ids])
         gone = self._connection.total_changes - before
         self._head.dead -= gone
         return gone

@@ -58,6 +58,7 @@ entries = st.builds(
     codec=st.integers(0, 3),
     once=st.booleans(),
 )
+graves = st.builds(Grave, IDS, NAMES, st.just("rejected"), entries, st.just(START))
 operations: st.SearchStrategy[list[Operation]] = st.lists(
     st.one_of(
         entries.map(Append),
@@ -66,7 +67,7 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
         st.builds(Settle, NAMES, NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple)),
         st.builds(Attempt, NAMES, NUMBERS),
         st.builds(Leave, NAMES),
-        st.builds(Grave, IDS, NAMES, st.just("rejected"), entries, st.just(START)).map(Bury),
+        st.builds(Bury, graves, IDS | st.just("")),
         st.lists(IDS, max_size=3, unique=True).map(tuple).map(Exhume),
     ),
     max_size=6,
@@ -118,7 +119,8 @@ class Model:
                 return None
             case Attempt(name, seq):
                 return self._attempt(name, seq)
-            case Bury(grave):
+            case Bury(grave, instead):
+                self.graves.pop(instead, None)
                 self.graves.setdefault(grave.id, grave)
                 return None
             case Exhume(ids):

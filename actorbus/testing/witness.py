@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actorbus.actor import Actor
+from actorbus.archive import Redelivery
 from actorbus.bus import EventBus
 from actorbus.dead_letter import DeadLetter
 from actorbus.hand import in_hand
@@ -232,8 +233,8 @@ class Witness(Arrivals):
 
     # -- settling ---------------------------------------------------------------------------------
 
-    def _bury(self, real: Any, letter: DeadLetter, logged: int = 0) -> None:
-        self.buried += 1
+    def _bury(self, real: Any, letter: DeadLetter, receipt: Any) -> None:
+        self.buried += not (receipt.refused and self._held(receipt.watch))
         number = letter.event._number
         book = next((b for b in self._named(letter.subscription) if number in b.accounts), None)
         book = book or self.newest.get(letter.subscription)
@@ -242,7 +243,12 @@ class Witness(Arrivals):
             self.flaw(2, f"{letter.subscription!r} buried event {number}, which never came to it")
         else:
             self._dead(book, account, letter)
-        real(letter, logged)
+        real(letter, receipt)
+
+    def _held(self, watch: Any) -> bool:
+        """Return whether a delivery is the replay of a letter that is still there."""
+        letters = self.bus.dead_letters
+        return isinstance(watch, Redelivery) and letters.get(watch.letter.id) is not None
 
     def _named(self, name: str) -> list[Book]:
         newest = self.newest.get(name)

@@ -154,15 +154,15 @@ FAULTS = (
         "A replayed letter leaves the store before it is admitted.",
         "dead_letter.py",
         "                if await self._redeliver(letter):\n"
-        "                    self._remove(letter)\n",
-        "                self._remove(letter)\n                if await self._redeliver(letter):\n",
+        "                    self.remove(letter)\n",
+        "                self.remove(letter)\n                if await self._redeliver(letter):\n",
         ("tests/test_dead_letter.py::test_what_is_not_admitted_stays",),
     ),
     Fault(
         "letter-kept-twice",
         "A replayed letter stays in the store.",
         "dead_letter.py",
-        "                    self._remove(letter)\n                    admitted += 1",
+        "                    self.remove(letter)\n                    admitted += 1",
         "                    admitted += 1",
         (FAILURE_MODEL,),
     ),
