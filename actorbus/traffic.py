@@ -298,6 +298,8 @@ class Traffic:
             return False
         if sub.state in (ActorState.STOPPING, ActorState.STOPPED):  # by a drain: it takes no more
             return False
+        if letter.reason is DeadReason.CHECKSUM:  # nothing is left that could be handled
+            return False
         receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())
         receipt.watch = cast("Watch", Redelivery(letter, self._discarded))
         sub.inbox.offer(receipt)

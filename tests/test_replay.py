@@ -11,12 +11,13 @@ import pytest
 from actorbus import (
     DeadLetter,
     DeadlockError,
+    DeadReason,
     EventBus,
     JournalFullError,
     RestartPolicy,
     RetryPolicy,
 )
-from actorbus.journal.base import Bury, Operation, Result
+from actorbus.journal.base import Bury, Entry, Grave, Operation, Result
 from actorbus.journal.memory import MemoryJournal
 
 pytestmark = pytest.mark.anyio
@@ -277,3 +278,25 @@ async def test_a_replay_that_loses_its_loop_leaves_the_letter() -> None:
     assert [grave.id for grave in journal.dead()] == [letter.id]
     assert bus.audit().subscriptions["s"].dead == 2
     await bus.close()
+
+
+async def test_a_damaged_letter_is_not_replayed(make_bus: Make) -> None:
+    """Nothing is left of its event that a handler could be given."""
+    journal, handled = MemoryJournal(), list[Any]()
+    journal.open("power")
+    event = Entry("e", "a:b", 1.0, b"not json", b"")
+    journal.commit([Bury(Grave("g", "s", "rejected", event, 1.0))])
+    journal.close(clean=True)
+    bus = make_bus(journal=journal)
+
+    async def handle(data: Any) -> None:
+        handled.append(data)
+
+    bus.subscribe("a:b", handle, name="s")
+    async with bus:
+        (letter,) = bus.dead_letters
+        assert letter.reason == DeadReason.CHECKSUM
+        assert await bus.dead_letters.replay() == 0
+        await bus.settle()
+        assert list(bus.dead_letters) == [letter]
+    assert handled == []
