@@ -17,7 +17,8 @@ Guarantees an implementation gives:
   first is kept; the second gets its number and is told so.
 * **Nothing needed is removed.** An event behind the oldest cursor stays. If there is no room for
   another one, `commit` raises `JournalFullError`; it works again when there is. At its own limit a
-  journal still takes commits without an `Append`: what settles, buries or exhumes makes room.
+  journal still takes commits without an `Append`, for what settles or exhumes makes room; dead
+  letters may have an end, too, but never keep what settles from being noted.
 * **Damage is seen.** What comes out is what went in, or it is marked as damaged; never something
   else. Damage that may have swallowed committed operations raises `JournalCorruptError` at `open`.
 * **One owner.** Between `open` and `close` every other opener gets a `JournalLockedError`, in this

@@ -42,6 +42,7 @@ from actorbus.journal.address import parse
 from actorbus.journal.ballast import Ballast
 from actorbus.journal.base import (
     Append,
+    Bury,
     Grave,
     Opening,
     Operation,
@@ -226,16 +227,13 @@ class SqliteJournal:
         def write(connection: sqlite3.Connection, head: Head) -> list[Result]:
             return Writing(connection, head).do(operations)
 
+        kinds = {type(operation) for operation in operations}
         with self._working() as store:
-            if not any(type(operation) is Append for operation in operations):
-                return self._with_ballast(lambda: self._in_reserve(store, write))
-            if not self._ballast.given_up or self._ballast.restore():
-                try:
-                    return store.run(write)
-                except sqlite3.Error as error:
-                    if not is_full(error):
-                        raise
-            return self._squeeze(store, write)
+            if Append in kinds:
+                return self._keep(store, write)
+            if Bury in kinds:
+                return self._with_ballast(lambda: self._bury(store, write))
+            return self._with_ballast(lambda: self._in_reserve(store, write))
 
     def prune(self, now: float) -> bool:
         """Remove some of what is not needed; see `actorbus.journal.base.Journal.prune`."""
@@ -250,6 +248,34 @@ class SqliteJournal:
 
             more = self._with_ballast(lambda: self._in_reserve(store, remove))
             return more or pruning.shrink(store.connection)
+
+    def _keep(self, store: Store, write: Action[list[Result]]) -> list[Result]:
+        """Do what keeps events: not with the room of the ballast, nor beyond their own."""
+        if not self._ballast.given_up or self._ballast.restore():
+            try:
+                return store.run(write)
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
+        return self._squeeze(store, write)
+
+    def _bury(self, store: Store, write: Action[list[Result]]) -> list[Result]:
+        """Do what keeps dead letters: at the limit in a room that is not needed for settling."""
+        try:
+            return store.run(write)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+        try:
+            return self._squeeze(store, write)
+        except JournalFullError as full:
+            try:
+                with store.for_letters():
+                    return store.run(write)
+            except sqlite3.Error as error:
+                if is_full(error) and self._free() >= self._sizes.ballast:
+                    raise full from None
+                raise
 
     def _squeeze(self, store: Store, write: Action[list[Result]]) -> list[Result]:
         """Write into what is free inside the file, and remove what nobody needs until it fits.
@@ -269,10 +295,10 @@ class SqliteJournal:
                 if not is_full(error):
                     raise
             if not self._with_ballast(lambda: self._in_reserve(store, remove)):
-                free = shutil.disk_usage(self.path.parent).free
                 raise JournalFullError(
-                    f"it has no room: it may take {self._limit} bytes, its disk has {free} free, "
-                    "and every event in it is needed by a durable subscription"
+                    f"it has no room: it may take {self._limit} bytes, its disk has {self._free()} "
+                    "free, and all that is in it is needed by a durable subscription or is a dead "
+                    "letter"
                 )
 
     def _in_reserve(self, store: Store, action: Action[T]) -> T:
@@ -290,10 +316,14 @@ class SqliteJournal:
         try:
             return action()
         except sqlite3.Error as error:
-            if not is_full(error):
+            if not is_full(error) or self._free() >= self._sizes.ballast:  # it is at its own limit
                 raise
         self._ballast.release()
         return action()
+
+    def _free(self) -> int:
+        """Return how many bytes are free on the disk."""
+        return shutil.disk_usage(self.path.parent).free
 
     # -- reading ----------------------------------------------------------------------------------
 

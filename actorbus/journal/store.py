@@ -36,12 +36,14 @@ class Sizes(msgspec.Struct, frozen=True):
         ballast: Bytes of the ballast.
         log: Bytes after which the write-ahead file is written back; it may be twice as long.
         pages: Pages of the file that events may fill.
-        reserve: Pages beyond, for what makes room: settling, burying, pruning.
+        letters: Pages beyond, for dead letters too.
+        reserve: Pages beyond those, for what makes room: settling, exhuming, pruning.
     """
 
     ballast: int
     log: int
     pages: int
+    letters: int
     reserve: int
 
     @classmethod
@@ -50,7 +52,8 @@ class Sizes(msgspec.Struct, frozen=True):
         log = min(4 * _MIB, max_bytes // 16)
         ballast = log * 5 // 2
         pages = (max_bytes - ballast - 2 * log) // schema.PAGE
-        return cls(ballast, log, pages - pages // 16, pages // 16)
+        part = pages // 16
+        return cls(ballast, log, pages - 2 * part, part, part)
 
 
 class Store:
@@ -156,9 +159,13 @@ class Store:
         self.head = head
         return result
 
+    def for_letters(self) -> AbstractContextManager[None]:
+        """Let dead letters fill the file a little further."""
+        return self._within(self._sizes.pages + self._sizes.letters)
+
     def reserve(self) -> AbstractContextManager[None]:
-        """Let what makes room fill the file a little further."""
-        return self._within(self._sizes.pages + self._sizes.reserve)
+        """Let what makes room fill the file a little further than anything else."""
+        return self._within(self._sizes.pages + self._sizes.letters + self._sizes.reserve)
 
     def frozen(self) -> AbstractContextManager[None]:
         """Let nothing but what is free inside the file be filled."""

@@ -306,6 +306,30 @@ class JournalContract:
             assert journal.commit([Append(entry(body=bytes(50_000)))]) == [Appended(last + 1)]
             assert journal.status().first > before.first
 
+    def test_at_the_limit_dead_letters_are_taken(self, tmp_path: Path) -> None:
+        """They never keep a settlement from being noted; what that lets go makes room for more."""
+        with self.opened(tmp_path, max_bytes=MIB) as journal:
+            journal.commit([Join("billing", ("**",), 10)])
+            last = self.fill(journal)
+            for number in range(1, last):
+                try:
+                    journal.commit([self.letter(number)])
+                except JournalFullError:
+                    break
+            assert journal.status().dead > 0
+
+            journal.commit([Settle("billing", 0, tuple(range(2, last)))])
+            journal.commit([Settle("billing", last)])
+
+            before = journal.status().dead
+            for number in range(last, last + 20):
+                journal.commit([self.letter(number)])
+            assert journal.status().dead == before + 20
+
+    def letter(self, number: int) -> Bury:
+        """Return a dead letter of some size."""
+        return Bury(Grave(f"g{number}", "", "rejected", entry(body=bytes(10_000)), START))
+
     def test_what_nobody_needs_makes_room(self, tmp_path: Path) -> None:
         """Without a durable, the oldest go where the newest need room, and it never is full."""
         with self.opened(tmp_path, max_bytes=MIB) as journal:

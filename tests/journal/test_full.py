@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from actorbus.errors import JournalFullError
-from actorbus.journal.base import Append, Bury, Entry, Exhume, Grave, Join, Settle
+from actorbus.journal.base import Append, Bury, Entry, Exhume, Grave, Join, Operation, Settle
 from actorbus.journal.sqlite import SqliteJournal
 from tests.journal.test_owners import HEAD
 
@@ -153,3 +154,39 @@ def test_at_its_limit_room_is_made_by_what_settles(tmp_path: Path) -> None:
     assert journal.status().first > 1
     journal.commit([Append(one)])
     journal.close(clean=True)
+
+
+def test_at_its_limit_dead_letters_leave_room_to_settle(tmp_path: Path) -> None:
+    """They take a bounded room of their own, and then what has been settled meanwhile."""
+    journal = SqliteJournal(tmp_path / "events.db", max_bytes=4 * MIB)
+    journal.open("process")
+    journal.commit([Join("billing", ("**",), 10)])
+    events = fill_up(journal, lambda number: Append(letter_of(number).grave.entry))
+    buried = fill_up(journal, letter_of)
+    assert 40 < buried < events // 8
+    for number in range(2, events):
+        journal.commit([Settle("billing", 0, (number,))])
+    assert journal.status().bytes <= 4 * MIB
+
+    journal.commit([Settle("billing", events // 2)])
+
+    more = fill_up(journal, lambda number: letter_of(events + number))
+    assert events // 5 < more < events
+    journal.commit([Settle("billing", events)])
+    assert journal.status().dead == buried + more
+    assert journal.status().bytes <= 4 * MIB
+    journal.commit([Append(letter_of(0).grave.entry)])
+    journal.close(clean=True)
+
+
+def letter_of(number: int) -> Bury:
+    event = Entry(str(number), "a", 1.0, bytes(2_000))
+    return Bury(Grave(f"g{number}", "billing", "rejected", event, 1.0, b"", number))
+
+
+def fill_up(journal: SqliteJournal, make: Callable[[int], Operation]) -> int:
+    """Commit one operation after the other until there is no room; return how many fitted."""
+    with pytest.raises(JournalFullError, match="no room"):
+        for number in range(1, 10_000):
+            journal.commit([make(number)])
+    return number - 1
