@@ -29,8 +29,8 @@ def test_a_damaged_grave_is_a_letter_without_payload(damaged: Grave) -> None:
 class Unreadable(MemoryJournal):
     """A journal in which the ids of some dead letters have become unreadable."""
 
-    def dead(self, after: str = "", limit: int = 1000) -> list[Grave]:
-        whole = super().dead(after, limit)
+    def dead(self, after: str = "", limit: int = 1000, *, marked: str = "") -> list[Grave]:
+        whole = super().dead(after, limit, marked=marked)
         return [
             Grave(f"?{each.id}", "", "", EVENT, 0.0, sound=False) if each.id.endswith("7") else each
             for each in whole

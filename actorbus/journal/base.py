@@ -175,6 +175,19 @@ class Exhume(msgspec.Struct, frozen=True, gc=False):
     ids: tuple[str, ...]
 
 
+class Replay(msgspec.Struct, frozen=True, gc=False):
+    """Mark dead letters that are to be replayed to their subscriptions.
+
+    The result is how many of them will be: not those of no subscription, nor damaged ones. The mark
+    stays until the dead letter is removed.
+
+    Attributes:
+        ids: Of the dead letters.
+    """
+
+    ids: tuple[str, ...]
+
+
 class Leave(msgspec.Struct, frozen=True, gc=False):
     """Forget a durable subscription; the result is whether there was one.
 
@@ -184,7 +197,7 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
     durable: str
 
 
-Operation = Append | Join | Settle | Attempt | Bury | Exhume | Leave
+Operation = Append | Join | Settle | Attempt | Bury | Exhume | Replay | Leave
 
 
 # -- results --------------------------------------------------------------------------------------
@@ -267,6 +280,7 @@ class Status(msgspec.Struct, frozen=True):
         oldest: Unix seconds of the oldest event kept; 0.0 if there is none.
         patterns: What each durable subscription listened to when it last joined.
         ahead: How many deliveries beyond its cursor each has settled, where there are any.
+        marked: How many dead letters are to be replayed to each subscription that has such.
     """
 
     events: int
@@ -279,6 +293,7 @@ class Status(msgspec.Struct, frozen=True):
     oldest: float
     patterns: dict[str, tuple[str, ...]] = {}
     ahead: dict[str, int] = {}
+    marked: dict[str, int] = {}
 
 
 @runtime_checkable
@@ -335,11 +350,14 @@ class Journal(Protocol):
                 call looks at: a call holds up commits while it looks.
         """
 
-    def dead(self, after: str = "", limit: int = 1000) -> list[Grave]:
-        """Return dead letters in order of burial, those behind the one with the id `after`.
+    def dead(self, after: str = "", limit: int = 1000, *, marked: str = "") -> list[Grave]:
+        """Return dead letters in order of burial.
 
-        All of them, if there is none of that id: so a caller may exhume what it has been given, and
-        ask for the next ones.
+        Args:
+            after: Those behind the one of this id. All of them, if there is none: so a caller may
+                exhume what it has been given, and ask for the next ones.
+            limit: Dead letters at most.
+            marked: Those only that are to be replayed to the subscription of this name.
         """
 
     def prune(self, now: float) -> bool:

@@ -9,6 +9,7 @@ Invariant: event number ``n`` is at ``events[n - pruned - 1]``; numbers have no 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -29,6 +30,7 @@ from actorbus.journal.base import (
     Operation,
     Page,
     Record,
+    Replay,
     Result,
     Settle,
     Standing,
@@ -75,6 +77,7 @@ class MemoryJournal:
         self._pruned = 0
         self._durables: dict[str, _Durable] = {}
         self._graves: dict[str, Grave] = {}
+        self._marked: set[str] = set()
         self._seen: dict[str, tuple[int, float]] = {}
         self._bytes = 0
         self._open = False
@@ -135,12 +138,17 @@ class MemoryJournal:
         )
         return [*islice(wanted, limit)][::-1]
 
-    def dead(self, after: str = "", limit: int = 1000) -> list[Grave]:
-        """Return dead letters in order of burial, those behind the one with the id `after`."""
+    def dead(self, after: str = "", limit: int = 1000, *, marked: str = "") -> list[Grave]:
+        """Return dead letters in order of burial."""
         self._check_open()
         ids = list(self._graves)
         start = ids.index(after) + 1 if after in self._graves else 0
-        return [self._graves[ident] for ident in ids[start : start + limit]]
+        graves = (self._graves[ident] for ident in ids[start:])
+        wanted = (each for each in graves if not marked or self._is_marked(each, marked))
+        return [*islice(wanted, limit)]
+
+    def _is_marked(self, grave: Grave, subscription: str) -> bool:
+        return grave.id in self._marked and grave.subscription == subscription
 
     def prune(self, now: float) -> bool:
         """Remove what is past retention and needed by nobody; return whether there is more."""
@@ -168,6 +176,7 @@ class MemoryJournal:
             oldest=self._events[0].entry.time if self._events else 0.0,
             patterns={name: durable.patterns for name, durable in self._durables.items()},
             ahead={name: len(each.ahead) for name, each in self._durables.items() if each.ahead},
+            marked=dict(Counter(self._graves[ident].subscription for ident in self._marked)),
         )
 
     def verify(self) -> Iterator[tuple[int, int, str | None]]:
@@ -233,6 +242,11 @@ class MemoryJournal:
                 return None
             case Exhume(ids):
                 return self._exhume(ids)
+            case Replay(ids):
+                found = {ident for ident in ids if ident in self._graves}
+                found = {ident for ident in found if self._graves[ident].subscription}
+                self._marked |= found
+                return len(found)
             case Leave(name):
                 return self._durables.pop(name, None) is not None
 
@@ -273,6 +287,7 @@ class MemoryJournal:
     def _exhume(self, ids: Iterable[str]) -> int:
         gone = [self._graves.pop(ident) for ident in ids if ident in self._graves]
         self._bytes -= sum(_size(grave.entry) for grave in gone)
+        self._marked -= {grave.id for grave in gone}
         return len(gone)
 
     def _attempt(self, name: str, seq: int) -> int:

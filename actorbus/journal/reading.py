@@ -39,6 +39,11 @@ _AHEAD = "SELECT name, count(*) FROM ahead JOIN durable ON number = durable GROU
 _BURIED = """
 SELECT * FROM dead WHERE number > ifnull((SELECT number FROM dead WHERE id = ?), 0)
 ORDER BY number LIMIT ?"""
+_MARKED = """
+SELECT dead.* FROM marked JOIN dead ON dead.number = marked.number WHERE marked.subscription = ?1
+AND marked.number > ifnull((SELECT number FROM dead WHERE id = ?2), 0) ORDER BY 1 LIMIT ?3"""
+_MARKS = "SELECT subscription, count(*) FROM marked GROUP BY subscription"
+_LOOSE = "SELECT count(*) FROM marked WHERE number NOT IN (SELECT number FROM dead)"
 
 
 def read(connection: sqlite3.Connection, head: Head, after: int, limit: int, wants: Wants) -> Page:
@@ -79,9 +84,13 @@ def recent(
     return [_record(connection, seq) for seq in reversed(numbers)]
 
 
-def dead(connection: sqlite3.Connection, after: bytes, limit: int) -> list[Grave]:
+def dead(connection: sqlite3.Connection, after: bytes, limit: int, marked: bytes) -> list[Grave]:
     """Return dead letters; see `actorbus.journal.base.Journal.dead`."""
-    return [_grave(row) for row in connection.execute(_BURIED, (after, limit))]
+    if marked:
+        rows = connection.execute(_MARKED, (marked, after, limit))
+    else:
+        rows = connection.execute(_BURIED, (after, limit))
+    return [_grave(row) for row in rows]
 
 
 def verify(connection: sqlite3.Connection, head: Head) -> Iterator[tuple[int, int, str | None]]:
@@ -93,7 +102,8 @@ def verify(connection: sqlite3.Connection, head: Head) -> Iterator[tuple[int, in
             yield looked, total, _text(line)
     check_notes(connection)
     looked += 1
-    yield looked, total, None
+    ((loose,),) = ask(_LOOSE)
+    yield looked, total, f"{loose} marks for replay are of no dead letter" if loose else None
     upto = head.pruned
     while upto < head.last:
         page = read(connection, head, upto, LOOK, lambda _: False)
@@ -130,6 +140,7 @@ def status(connection: sqlite3.Connection, head: Head, size: int, limit: int) ->
         oldest=_as(float, oldest and oldest[0]),
         patterns={_text(each.name): _patterns(each.patterns) for each in durables},
         ahead={_text(name): count for name, count in ask(_AHEAD)},
+        marked={_text(name): count for name, count in ask(_MARKS)},
     )
 
 

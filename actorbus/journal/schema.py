@@ -18,7 +18,7 @@ from actorbus.errors import ConfigurationError, JournalCorruptError, JournalErro
 
 APPLICATION = 0x41425553
 """The application id of a journal: "ABUS"."""
-VERSION = 1
+VERSION = 2
 """The version of the tables below; a change to any of them, even a space, needs another one."""
 PAGE = 4_096
 """Bytes of a page."""
@@ -44,7 +44,11 @@ TABLES = (
     """CREATE TABLE log(
     one INTEGER PRIMARY KEY, pruned INTEGER, last INTEGER, clean INTEGER, tick INTEGER,
     crc INTEGER)""",
+    """CREATE TABLE marked(number INTEGER PRIMARY KEY, subscription BLOB)""",
+    """CREATE INDEX marked_for ON marked(subscription, number)""",
 )
+_COUNTS = {1: 8, VERSION: len(TABLES)}
+"""How many of them, from the first on, each version has: a file of an older one gets the rest."""
 
 Row = tuple[int, int, float, int, int, bytes, bytes, bytes, bytes]
 """A row of the table `event`."""
@@ -98,7 +102,7 @@ def prepare(connection: sqlite3.Connection, durability: str) -> bool:
     the file, so whose that is comes first.
 
     Returns:
-        Whether there are tables already.
+        Whether all tables are there already.
 
     Raises:
         JournalError: It is another program's database, or of a newer version, or the file system
@@ -137,7 +141,7 @@ def check_durability(durability: str) -> None:
 
 
 def identify(connection: sqlite3.Connection) -> bool:
-    """Say whether there are tables already, and check that they are a journal's.
+    """Say whether all tables are there already, and check that those there are are a journal's.
 
     Raises:
         JournalError: It is another program's database, or of a newer version.
@@ -156,18 +160,21 @@ def identify(connection: sqlite3.Connection) -> bool:
             f"it was written by a newer actorbus (version {version} of its tables, this one knows "
             f"{VERSION}): install that one, or name another file"
         )
-    if version < VERSION or not {statement.encode() for statement in TABLES} <= tables:
+    expected = {statement.encode() for statement in TABLES[: _COUNTS.get(version)]}
+    if version not in _COUNTS or not expected <= tables:
         raise JournalCorruptError("its tables are not as they were: restore it from a backup")
-    return True
+    return bool(version == VERSION)
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables, all or none."""
+    """Make the tables that are not there yet, all or none."""
     ask = connection.execute
+    (version,) = ask("PRAGMA user_version").fetchone()
     ask("BEGIN IMMEDIATE")
-    for statement in TABLES:
+    for statement in TABLES[_COUNTS.get(version, 0) :]:
         ask(statement)
-    ask("INSERT INTO log VALUES(1, 0, 0, 1, 0, ?)", (seal_row(0, 0, 1, 0),))
+    if not version:
+        ask("INSERT INTO log VALUES(1, 0, 0, 1, 0, ?)", (seal_row(0, 0, 1, 0),))
     ask(f"PRAGMA application_id={APPLICATION}")
     ask(f"PRAGMA user_version={VERSION}")
     ask("COMMIT")

@@ -339,10 +339,10 @@ class SqliteJournal:
         with self._working() as store:
             return reading.recent(store.connection, limit, wants, since, behind, before or _LAST)
 
-    def dead(self, after: str = "", limit: int = 1000) -> list[Grave]:
+    def dead(self, after: str = "", limit: int = 1000, *, marked: str = "") -> list[Grave]:
         """Return dead letters in order of burial; see `actorbus.journal.base.Journal.dead`."""
         with self._working() as store:
-            return reading.dead(store.connection, encode(after), limit)
+            return reading.dead(store.connection, encode(after), limit, encode(marked))
 
     def status(self) -> Status:
         """Return its figures."""

@@ -112,9 +112,9 @@ class Store:
             ask = connection.execute
             ask(f"PRAGMA wal_autocheckpoint={self._sizes.log // schema.PAGE}")
             ask(f"PRAGMA journal_size_limit={self._sizes.log}")
-            self._allow(self._sizes.pages)
             if not is_made:
                 schema.create(connection)
+            self._allow(self._sizes.pages)
             found = find(connection, self._window)
             with suppress_full():
                 ask("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -25,6 +25,7 @@ from actorbus.journal.base import (
     Join,
     Leave,
     Operation,
+    Replay,
     Result,
     Settle,
     Standing,
@@ -43,6 +44,9 @@ _INSERT = {
 _SETTLED = """
 SELECT EXISTS(SELECT 1 FROM ahead WHERE durable = ?1 AND seq = ?2),
     (SELECT count FROM attempt WHERE durable = ?1 AND seq = ?2)"""
+
+
+_UNMARK = "DELETE FROM marked WHERE number = (SELECT number FROM dead WHERE id = ?)"
 
 
 class Durable(msgspec.Struct, frozen=True):
@@ -249,11 +253,22 @@ class Writing:
         return self._remove(op.ids)
 
     def _remove(self, ids: Iterable[str]) -> int:
+        idents = [(encode(ident),) for ident in ids]
+        self._all(_UNMARK, idents)
         before = self._connection.total_changes
-        self._all("DELETE FROM dead WHERE id = ?", [(encode(ident),) for ident in ids])
+        self._all("DELETE FROM dead WHERE id = ?", idents)
         gone = self._connection.total_changes - before
         self._head.dead -= gone
         return gone
+
+    def _replay(self, op: Replay) -> int:
+        count = 0
+        for ident in op.ids:
+            row = self._ask("SELECT * FROM dead WHERE id = ?", (encode(ident),)).fetchone()
+            if row is not None and row[2] and seal_row(*row[:-1]) == row[-1]:
+                self._ask("INSERT OR IGNORE INTO marked VALUES(?,?)", (row[0], row[2]))
+                count += 1
+        return count
 
     _OTHERS: ClassVar[dict[type[Operation], Callable[[Writing, Any], Result]]] = {
         Join: _join,
@@ -262,6 +277,7 @@ class Writing:
         Leave: _leave,
         Bury: _bury,
         Exhume: _exhume,
+        Replay: _replay,
     }
 
 

@@ -42,6 +42,7 @@ from actorbus.journal.base import (
     Journal,
     Leave,
     Record,
+    Replay,
     Settle,
     Standing,
 )
@@ -138,6 +139,25 @@ class JournalContract:
             assert journal.dead() == [grave]
             assert journal.commit([Exhume(("g", "none"))]) == [1]
             assert journal.dead() == []
+
+    def test_what_is_to_be_replayed_is_marked(self, tmp_path: Path) -> None:
+        """By subscription, for good, until it leaves; not what nobody has failed on."""
+        whose = {"a": "billing", "b": "mail", "c": "", "d": "billing"}
+        graves = {key: Grave(key, name, "rejected", entry(), START) for key, name in whose.items()}
+        with self.opened(tmp_path, clean=False) as journal:
+            journal.commit([Bury(grave) for grave in graves.values()])
+            assert journal.commit([Replay(("a", "b", "c", "none")), Replay(("a",))]) == [2, 1]
+        with self.opened(tmp_path) as journal:
+            assert journal.status().marked == {"billing": 1, "mail": 1}
+            assert journal.dead(marked="billing") == [graves["a"]]
+            assert journal.commit([Replay(("d",)), Exhume(("a",))]) == [1, 1]
+            journal.commit([Bury(Grave("e", "mail", "rejected", entry(), START), instead="b")])
+            assert journal.status().marked == {"billing": 1}
+            assert journal.dead(marked="mail") == []
+            assert journal.dead("d", marked="billing") == []
+            journal.commit([Exhume(("c", "d", "e"))])
+            journal.commit([Bury(graves["a"]), Bury(graves["b"]), Bury(graves["d"])])
+            assert journal.status().marked == {}
 
     def test_a_number_is_never_given_twice(self, tmp_path: Path) -> None:
         """Not after everything has been pruned, and not after a restart."""

@@ -30,6 +30,7 @@ from actorbus.journal.base import (
     Leave,
     Operation,
     Record,
+    Replay,
     Result,
     Settle,
     Standing,
@@ -69,6 +70,7 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
         st.builds(Leave, NAMES),
         st.builds(Bury, graves, IDS | st.just("")),
         st.lists(IDS, max_size=3, unique=True).map(tuple).map(Exhume),
+        st.lists(IDS, max_size=3, unique=True).map(tuple).map(Replay),
     ),
     max_size=6,
 )
@@ -95,6 +97,7 @@ class Model:
     pruned: int = 0
     courses: dict[str, Course] = field(default_factory=dict)
     graves: dict[str, Grave] = field(default_factory=dict)
+    marked: set[str] = field(default_factory=set)
     first_seen: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def kept(self) -> list[Record]:
@@ -120,11 +123,15 @@ class Model:
             case Attempt(name, seq):
                 return self._attempt(name, seq)
             case Bury(grave, instead):
-                self.graves.pop(instead, None)
+                self._exhume((instead,))
                 self.graves.setdefault(grave.id, grave)
                 return None
             case Exhume(ids):
-                return len([ident for ident in ids if self.graves.pop(ident, None)])
+                return self._exhume(ids)
+            case Replay(ids):
+                replayed = {ident for ident in ids if ident in self.graves}
+                self.marked |= replayed
+                return len(replayed)
             case Leave(name):
                 return self.courses.pop(name, None) is not None
 
@@ -136,6 +143,10 @@ class Model:
             self.first_seen[entry.id] = len(self.log) + 1, entry.time
         self.log.append(entry)
         return Appended(len(self.log))
+
+    def _exhume(self, ids: tuple[str, ...]) -> int:
+        self.marked -= {*ids}
+        return len([ident for ident in ids if self.graves.pop(ident, None)])
 
     def _settle(self, name: str, cursor: int, ahead: tuple[int, ...]) -> None:
         if course := self.courses.get(name):
@@ -253,13 +264,18 @@ class JournalMachine(RuleBasedStateMachine):
             if record.seq > after and wants(record.entry.topic)
         ]
 
-    @rule(after=IDS | st.just(""), limit=st.integers(1, 3))
-    def dead(self, after: str, limit: int) -> None:
-        """Dead letters come in order of burial."""
+    @rule(after=IDS | st.just(""), limit=st.integers(1, 3), marked=NAMES | st.just(""))
+    def dead(self, after: str, limit: int, marked: str) -> None:
+        """Dead letters come in order of burial, all or those that are to be replayed."""
         graves = [*self.model.graves.values()]
         ids = [grave.id for grave in graves]
         start = ids.index(after) + 1 if after in ids else 0
-        assert self.journal.dead(after, limit) == graves[start : start + limit]
+        wanted = [
+            grave
+            for grave in graves[start:]
+            if not marked or (grave.id in self.model.marked and grave.subscription == marked)
+        ]
+        assert self.journal.dead(after, limit, marked=marked) == wanted[:limit]
 
     @rule()
     def prune(self) -> None:
@@ -286,4 +302,5 @@ class JournalMachine(RuleBasedStateMachine):
         assert status.first == (kept[0].seq if kept else 0)
         assert status.oldest == (kept[0].entry.time if kept else 0.0)
         assert status.dead == len(self.model.graves)
+        assert sum(status.marked.values()) == len(self.model.marked)
         assert status.cursors == {name: each.cursor for name, each in self.model.courses.items()}

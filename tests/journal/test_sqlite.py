@@ -15,7 +15,18 @@ from typing import Any
 import pytest
 
 from actorbus.errors import ConfigurationError, JournalCorruptError, JournalError
-from actorbus.journal.base import Append, Appended, Attempt, Entry, Join, Leave, Settle
+from actorbus.journal.base import (
+    Append,
+    Appended,
+    Attempt,
+    Bury,
+    Entry,
+    Grave,
+    Join,
+    Leave,
+    Replay,
+    Settle,
+)
 from actorbus.journal.sqlite import SqliteJournal
 from actorbus.testing.journal_contract import JournalContract
 
@@ -210,7 +221,7 @@ def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ("PRAGMA user_version=2", "a newer actorbus (version 2 of its tables, this one knows 1)"),
+        ("PRAGMA user_version=3", "a newer actorbus (version 3 of its tables, this one knows 2)"),
         ("PRAGMA user_version=0", "its tables are not as they were"),
     ],
 )
@@ -285,3 +296,40 @@ def test_another_program_s_database_is_not_changed(tmp_path: Path) -> None:
         SqliteJournal(path).open("power")
 
     assert path.read_bytes() == before
+
+
+def test_a_file_of_the_version_before_is_brought_up(tmp_path: Path) -> None:
+    """It has what it had, and does what it could not do then."""
+    path = tmp_path / "events.db"
+    grave = Grave("g", "billing", "rejected", Entry("1", "a", 1.0, b"{}"), 1.0)
+    journal = SqliteJournal(path)
+    journal.open("process")
+    journal.commit([Append(grave.entry), Join("billing", ("**",), 10), Bury(grave)])
+    journal.close(clean=True)
+    before = sqlite3.connect(path)
+    before.executescript("DROP TABLE marked; PRAGMA user_version=1")
+    before.close()
+
+    for marked in ({}, {"billing": 1}):
+        journal.open("process")
+        assert (journal.status().events, journal.status().marked) == (1, marked)
+        assert journal.status().cursors == {"billing": 1}
+        assert journal.dead() == [grave]
+        assert journal.commit([Replay(("g",))]) == [1]
+        journal.close(clean=True)
+
+
+def test_verify_sees_a_mark_of_nothing(tmp_path: Path) -> None:
+    """A mark for replay whose dead letter is not there is named."""
+    path = tmp_path / "events.db"
+    journal = SqliteJournal(path)
+    journal.open("process")
+    journal.close(clean=True)
+    database = sqlite3.connect(path)
+    database.execute("INSERT INTO marked VALUES(7, x'00')")
+    database.commit()
+    database.close()
+    journal.open("process")
+    found = [problem for _, _, problem in journal.verify() if problem]
+    journal.close(clean=True)
+    assert found == ["1 marks for replay are of no dead letter"]
