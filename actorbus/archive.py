@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -124,6 +124,13 @@ def letter_of(grave: Grave) -> DeadLetter:
     )  # fmt: skip
 
 
+class Redelivered(Protocol):
+    """Whoever wants to know of the end of a new delivery."""
+
+    def __call__(self, letter: DeadLetter, *, handled: bool) -> None:
+        """Take note of it."""
+
+
 class Redelivery:
     """Stands in the place of a watch on a dead letter's new delivery.
 
@@ -132,7 +139,7 @@ class Redelivery:
 
     Args:
         letter: The letter.
-        settled: Lets the letter go, once its event is handled.
+        settled: Told of its end, and whether the event was handled.
 
     Attributes:
         letter: The letter.
@@ -144,15 +151,14 @@ class Redelivery:
     asking = False
     pending = ()
 
-    def __init__(self, letter: DeadLetter, settled: Callable[[list[DeadLetter]], None]) -> None:
+    def __init__(self, letter: DeadLetter, settled: Redelivered) -> None:
         self.letter = letter
         self.failed: Any = None
         self._settled = settled
 
     def settle(self, _: object, __: object = None) -> None:
-        """Let the letter go, unless it is the delivery that was given up."""
-        if self.failed is None:
-            self._settled([self.letter])
+        """Pass on that the delivery is settled."""
+        self._settled(self.letter, handled=self.failed is None)
 
 
 def exhume(scribe: Scribe, letters: list[DeadLetter]) -> None:

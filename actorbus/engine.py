@@ -22,6 +22,7 @@ from actorbus.lag import LagSampler
 from actorbus.life import Life
 from actorbus.recorder import Recorder
 from actorbus.registry import Registry
+from actorbus.replays import Replays
 from actorbus.scribe import Scribe
 from actorbus.subscription import Subscription
 from actorbus.threads import Job, Threads
@@ -58,7 +59,9 @@ class Engine(Traffic):
         super().__init__(name, face, dead_letters, max_hops, copies=copies)
         if journal is not None:
             threads_ = Threads(1, f"actorbus-{name}-journal")
-            self.recorder = Recorder(Scribe(journal, threads_, durability, self._eased), self.bury)
+            scribe = Scribe(journal, threads_, durability, self._eased)
+            self.recorder = Recorder(scribe, self.bury)
+            self.replays = Replays(scribe, self)
         self.histograms = histograms
         self.longest_nap = float("inf")
         self.busy: set[Subscription] = set()
@@ -90,6 +93,8 @@ class Engine(Traffic):
         self.lag.start(loop)
         if self.recorder is not None:
             self.recorder.open(loop, self.dead_letters.limit, self._recalled)
+        if self.replays is not None:
+            self.replays.begin()
         self.threads.heeded_by(loop)
         lives = self.registry.root.lives()
         for life in lives:
@@ -111,6 +116,8 @@ class Engine(Traffic):
 
     def begin(self, life: Life) -> None:
         """Start an actor: in its turn, or at once where there is nothing to wait for."""
+        if self.replays is not None:
+            self.replays.take_up(life.sub.name)
         if life.hooks is None or (self._starter is None and life.hooks.nothing_to_await):
             life.open()
             return
@@ -210,7 +217,13 @@ class Engine(Traffic):
         if self.recorder is None:
             return []
         url = self.recorder.scribe.journal.url
-        return [*self.recorder.behind(), *([url] if self.recorder.scribe.busy else ())]
+        replayed = [] if self.replays is None else self.replays.busy
+        return [*self.recorder.behind(), *replayed, *([url] if self.recorder.scribe.busy else ())]
+
+    def is_suspended(self, name: str) -> bool:
+        """Return whether the actor of that name is suspended."""
+        sub = self.registry.live.get(name)
+        return sub is not None and sub.suspended
 
     def _eased(self) -> None:
         """Go on with what had to wait for the journal."""
@@ -242,6 +255,8 @@ class Engine(Traffic):
         self.longest_nap = 1.0
         if self.recorder is not None:
             self.recorder.pause()
+        if self.replays is not None:
+            self.replays.end()
 
     def come_to_rest(self) -> None:
         """Accept nothing more."""

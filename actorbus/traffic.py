@@ -16,7 +16,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
-from actorbus.archive import Redelivery, bury, exhume
+from actorbus.archive import Redelivery, bury
 from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.encoding import encoded
@@ -30,6 +30,7 @@ from actorbus.options import check_ids
 from actorbus.receipt import Receipt, Route, receipt_of
 from actorbus.recorder import Recorder
 from actorbus.registry import Registry
+from actorbus.replays import Replays
 from actorbus.routing import Routes, overdue
 from actorbus.storm import StormLog
 from actorbus.subscription import Subscription
@@ -72,6 +73,7 @@ class Traffic:
         backlog: Events that stand in no mailbox yet.
         dead_letters: The store.
         recorder: The way into the journal, if there is one.
+        replays: What is to be replayed of that.
         intake: Events from other threads.
         unrouted: Events that matched nobody.
         blocked_seconds: Seconds publishers spent awaiting room.
@@ -94,6 +96,7 @@ class Traffic:
         self.copies = copies
         self.max_hops = max_hops
         self.recorder: Recorder | None = None
+        self.replays: Replays | None = None
         self.unrouted = 0
         self.blocked_seconds = 0.0
         self.guard = guard
@@ -292,16 +295,27 @@ class Traffic:
         self._deliver(receipt, sub)
         return receipt
 
+    def is_live(self, name: str) -> bool:
+        """Return whether there is a live subscription of that name, and no drain has stopped it."""
+        sub = self.registry.live.get(name)
+        return sub is not None and sub.state not in (ActorState.STOPPING, ActorState.STOPPED)
+
+    async def replay(self, letter: DeadLetter) -> bool:
+        """Redeliver a letter, whether the store holds it or not; return whether it was admitted."""
+        if self.dead_letters.get(letter.id) is not None:
+            return bool(await self.dead_letters.replay(letter.id))
+        return await self._redeliver(letter)
+
     async def _redeliver(self, letter: DeadLetter) -> bool:
-        sub = self.registry.live.get(letter.subscription)
-        if sub is None or self.loop is None or not self.running:
-            return False
-        if sub.state in (ActorState.STOPPING, ActorState.STOPPED):  # by a drain: it takes no more
+        if self.loop is None or not self.running or not self.is_live(letter.subscription):
             return False
         if letter.reason is DeadReason.CHECKSUM:  # nothing is left that could be handled
             return False
+        sub = self.registry.live[letter.subscription]
         receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())
-        receipt.watch = cast("Watch", Redelivery(letter, self._discarded))
+        receipt.watch = cast("Watch", Redelivery(letter, self._redelivered))
+        if self.replays is not None:
+            self.replays.began(letter)
         sub.inbox.offer(receipt)
         receipt.refusal = None
         try:
@@ -312,11 +326,17 @@ class Traffic:
             if not receipt.refused:  # it was admitted in this very moment
                 self.dead_letters.remove(letter)
             raise
+        if receipt.refused and self.replays is not None:
+            self.replays.refused(letter)
         return not receipt.refused
 
+    def _redelivered(self, letter: DeadLetter, *, handled: bool) -> None:
+        if self.replays is not None:
+            self.replays.settled(letter, handled=handled)
+
     def _discarded(self, letters: list[DeadLetter]) -> None:
-        if self.recorder is not None and self.running:
-            exhume(self.recorder.scribe, letters)
+        if self.replays is not None:
+            self.replays.let_go(letters)
 
     def announce(self, topic: str, data: object) -> None:
         """Publish an event of the bus's own, if anybody listens to those."""

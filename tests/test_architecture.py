@@ -33,9 +33,9 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "encoding", "lag", "extra", "receipt", "backlog", "admission", "lot", "options",
         "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor",
         "hooks", "life", "commits", "work", "scribe", "archive", "ends", "window", "retention",
-        "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry", "waiting",
-        "intake", "traffic", "engine", "explain", "closing", "asking", "running", "looking",
-        "listening", "lifecycle", "plain", "bus",
+        "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry", "replays",
+        "waiting", "intake", "traffic", "engine", "explain", "closing", "asking", "running",
+        "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3
