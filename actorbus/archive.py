@@ -6,8 +6,8 @@ A dead letter that is read back has the text of its traceback, but no error obje
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from actorbus.errors import ActorBusError, PayloadError
 from actorbus.event import Event
 from actorbus.journal.base import Bury, Exhume, Grave, Journal, Record
 from actorbus.scribe import Scribe
+from actorbus.topic import Pattern
 from actorbus.words import DeadReason
 
 RECALLED = 10_000  # events of the journal that are in the history after a start, at most
@@ -99,6 +100,44 @@ def graves(journal: Journal) -> Iterator[Grave]:
         yield from page
         seen = {each.id for each in page}
         after = next((each.id for each in reversed(page) if each.sound), after)
+
+
+class Filter(NamedTuple):
+    """Which dead letters; what is None fits all.
+
+    Attributes:
+        topic: A pattern for the event's topic.
+        subscription: The exact name of a subscription.
+        reason: Why they were given up.
+    """
+
+    topic: str | None = None
+    subscription: str | None = None
+    reason: DeadReason | None = None
+
+    def of(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+        """Yield the letters that fit.
+
+        Raises:
+            InvalidPatternError: `topic` is no pattern.
+        """
+        pattern = Pattern(self.topic or "**")
+        for letter in letters:
+            if (
+                (self.topic is None or pattern.matches(letter.event.topic))
+                and self.subscription in (None, letter.subscription)
+                and self.reason in (None, letter.reason)
+            ):
+                yield letter
+
+
+def why_not(letter: DeadLetter) -> str | None:
+    """Return why nobody can be given a letter's event once more; None if somebody can."""
+    if letter.reason is DeadReason.CHECKSUM:
+        return "nothing is left of its event"
+    if not letter.subscription:
+        return f"it reached no subscription ({letter.reason}): publish its event again"
+    return None
 
 
 def _event(record: Record, number: int) -> Event | None:

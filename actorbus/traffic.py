@@ -16,7 +16,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
-from actorbus.archive import Redelivery, bury
+from actorbus.archive import Redelivery, bury, why_not
 from actorbus.backlog import Backlog
 from actorbus.dead_letter import DeadLetter, DeadLetters
 from actorbus.encoding import encoded
@@ -309,7 +309,7 @@ class Traffic:
     async def _redeliver(self, letter: DeadLetter) -> bool:
         if self.loop is None or not self.running or not self.is_live(letter.subscription):
             return False
-        if letter.reason is DeadReason.CHECKSUM:  # nothing is left that could be handled
+        if why_not(letter) is not None:
             return False
         sub = self.registry.live[letter.subscription]
         receipt = receipt_of(letter.event, self.registry.own_route(sub), self.loop.time())

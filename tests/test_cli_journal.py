@@ -19,7 +19,7 @@ import pytest
 from actorbus import EventBus, Reject, RetryPolicy
 from actorbus.cli.app import run
 from actorbus.cli.output import progress, show_columns
-from actorbus.journal.base import Join, Settle, Standing
+from actorbus.journal.base import Bury, Entry, Grave, Join, Settle, Standing
 from actorbus.journal.sqlite import SqliteJournal
 from tests.test_cli import without
 
@@ -27,7 +27,7 @@ OPTIONS = "?max_bytes=1048576"
 COMMANDS = [
     ("journal", "info"), ("journal", "verify"), ("journal", "prune"), ("journal", "export"),
     ("journal", "forget"), ("dead-letters", "list"), ("dead-letters", "show"),
-    ("dead-letters", "discard"),
+    ("dead-letters", "replay"), ("dead-letters", "discard"),
 ]  # fmt: skip
 
 
@@ -399,6 +399,62 @@ def test_show_and_discard_refuse_an_id_that_is_none(events: Path, shell: Shell) 
     assert len(ids(shell)) == 2
 
 
+def test_replay_marks_for_the_next_bus(events: Path, shell: Shell) -> None:
+    """It gives each to its subscription; until then they are counted, and discard takes it back."""
+    marked = ids(shell)["greeter"]
+
+    said = shell("dead-letters", "replay", url_of(events), marked)
+
+    assert said == "marked 1 dead letters: the next bus on this journal replays them\n"
+    assert shell.json("journal", "info")["marked_for_replay"] == {"greeter": 1}
+    greeted: list[Any] = []
+
+    async def start() -> None:
+        async with EventBus(journal=url_of(events), durability="process") as bus:
+            bus.subscribe("user:*", greeted.append, name="greeter", inline=True)
+            bus.subscribe("order:*", greeted.append, name="billing", inline=True)
+            await bus.settle()
+
+    asyncio.run(start())
+    assert greeted == [{}]
+    assert ids(shell).keys() == {"billing"}
+    assert shell.json("journal", "info")["marked_for_replay"] == {}
+    assert shell.json("dead-letters", "replay", "--all") == {"marked": 1, "left_out": 0}
+    shell("dead-letters", "discard", "--yes")
+    assert shell.json("journal", "info")["marked_for_replay"] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (("--reason", "rejected"), 1),
+        (("--subscription", "greeter", "--topic", "user:**"), 1),
+        (("--topic", "none"), 0),
+        (("--all",), 2),
+    ],
+)
+def test_replay_by_filter(events: Path, shell: Shell, options: tuple[str, ...], count: int) -> None:
+    """A filter is enough; all of them want to be asked for."""
+    assert "--all" in shell.refused("dead-letters", "replay")
+    assert shell.json("dead-letters", "replay", *options) == {"marked": count, "left_out": 0}
+
+
+def test_replay_refuses_what_nobody_can_be_given(events: Path, shell: Shell) -> None:
+    """By id it is named, with the reason; by filter it is left out, and said to be."""
+    nobodys = Grave("n", "", "commit_failed", Entry("e", "a", 1.0, b"1"), 1.0)
+    damaged = Grave("d", "billing", "rejected", Entry("e", "a", 1.0, b"?"), 1.0)
+    journal = SqliteJournal.from_url(url_of(events))
+    journal.open("process")
+    journal.commit([Bury(nobodys), Bury(damaged)])
+    journal.close(clean=True)
+
+    assert "commit_failed" in shell.refused("dead-letters", "replay", "n")
+    assert "nothing is left" in shell.refused("dead-letters", "replay", "d")
+    assert "'dl-0'" in shell.refused("dead-letters", "replay", "dl-0")
+    assert shell.json("dead-letters", "replay", "--all") == {"marked": 2, "left_out": 2}
+    assert "left out 1" in shell("dead-letters", "replay", "--reason", "commit_failed")
+
+
 def test_discard_by_id(events: Path, shell: Shell) -> None:
     """Those named go, without a question."""
     gone = ids(shell)["billing"]
@@ -500,7 +556,7 @@ def test_help_has_examples(shell: Shell, command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("group", ["journal", "dead-letters"])
 def test_a_group_lists_what_has_landed(shell: Shell, group: str) -> None:
-    """And nothing else: replay at rest has nobody to deliver to."""
+    """And nothing else."""
     listing = shell(group).partition("Commands")[2]
     names = re.findall(r"^\W+([a-z-]+) {2}", listing, re.MULTILINE)
 

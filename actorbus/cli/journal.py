@@ -44,6 +44,7 @@ def info(url: str, *, as_json: bool) -> int:
         "bytes": status.bytes,
         "limit": status.limit,
         "dead_letters": status.dead,
+        "marked_for_replay": status.marked,
         "clean": opening.clean,
         "durables": [
             {"name": name, "patterns": status.patterns[name], "cursor": cursor, "lag": lags[name]}
@@ -61,6 +62,7 @@ def _show_facts(facts: dict[str, Any]) -> None:
         ("oldest", moment(facts["oldest"])),
         ("bytes", "{bytes:,} of {limit:,}".format_map(facts)),
         ("dead letters", f"{facts['dead_letters']:,}"),
+        ("to be replayed", f"{sum(facts['marked_for_replay'].values()):,}"),
         ("last stop", "clean" if facts["clean"] else "unclean: the next owner takes care"),
     ])  # fmt: skip
     if facts["durables"]:

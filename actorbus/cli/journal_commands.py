@@ -76,16 +76,17 @@ Examples:
   actorbus journal forget sqlite:///events.db billing --yes
 """
 
-ABOUT_LETTERS = """Look at the dead letters in the journal of a durable bus, and discard them.
+ABOUT_LETTERS = """Look at the dead letters in the journal of a durable bus, replay or discard them.
 
 The journal must be at rest: a process that has it open is named, and has to close it first. Its URL
-is an argument, or in ACTORBUS_URL. While the bus runs, `bus.dead_letters` does the same, and can
-replay them.
+is an argument, or in ACTORBUS_URL. While the bus runs, `bus.dead_letters` and `bus.journal` do the
+same.
 
 \b
 Examples:
   actorbus dead-letters list sqlite:///events.db --topic "order:**"
   actorbus dead-letters show sqlite:///events.db ID
+  actorbus dead-letters replay sqlite:///events.db --reason retries_exhausted
   actorbus dead-letters discard sqlite:///events.db ID
 """
 
@@ -109,6 +110,20 @@ Examples:
   actorbus dead-letters show sqlite:///events.db ID --as-pytest > test_dead_letter.py
 """
 
+ABOUT_REPLAY = """Mark dead letters to be replayed: of the ids, that fit the options, or --all.
+
+Nobody can handle them while the journal is at rest. The next bus that starts on it gives each to
+its subscription, as soon as there is one of that name, with all its attempts again. It leaves the
+journal when it is settled; what fails once more is a dead letter as before. Until then `journal
+info` counts it, and whoever discards it takes the mark back.
+
+\b
+Examples:
+  actorbus dead-letters replay sqlite:///events.db ID ID
+  actorbus dead-letters replay sqlite:///events.db --subscription billing --topic "order:**"
+  actorbus dead-letters replay sqlite:///events.db --all --json
+"""
+
 ABOUT_DISCARD = """Forget dead letters: those of the ids, or all that fit the options, with --yes.
 
 \b
@@ -127,6 +142,11 @@ Topic = Annotated[
 ]
 Subscription = Annotated[str | None, typer.Option(metavar="NAME", help="Those of this one.")]
 Reason = Annotated[DeadReason | None, typer.Option(help="Those given up for this.")]
+
+Letters = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="URL|ID", help="Of the journal, and of the letters."),
+]
 
 journal = typer.Typer(rich_markup_mode=None)
 dead_letters = typer.Typer(rich_markup_mode=None)
@@ -211,7 +231,8 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Print dead letters."""
-    from actorbus.cli.letters import Filter, show_all
+    from actorbus.archive import Filter
+    from actorbus.cli.letters import show_all
 
     raise typer.Exit(show_all(url, Filter(topic, subscription, reason), limit, as_json=as_json))
 
@@ -231,12 +252,28 @@ def show(
     raise typer.Exit(show_test(url, ident) if as_pytest else show_one(url, ident, as_json=as_json))
 
 
+@dead_letters.command(help=ABOUT_REPLAY, short_help="Mark dead letters to be replayed.")
+def replay(
+    arguments: Letters = None,
+    topic: Topic = None,
+    subscription: Subscription = None,
+    reason: Reason = None,
+    every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mark dead letters to be replayed."""
+    from actorbus.archive import Filter
+    from actorbus.cli.letters import replay as mark
+    from actorbus.cli.rest import split_url
+
+    url, ids = split_url(arguments or [])
+    which = Filter(topic, subscription, reason)
+    raise typer.Exit(mark(url, ids, which, every=every, as_json=as_json))
+
+
 @dead_letters.command(help=ABOUT_DISCARD, short_help="Forget dead letters.")
 def discard(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="URL|ID", help="Of the journal, and of the letters."),
-    ] = None,
+    arguments: Letters = None,
     topic: Topic = None,
     subscription: Subscription = None,
     reason: Reason = None,
@@ -244,7 +281,7 @@ def discard(
     as_json: AsJson = False,
 ) -> None:
     """Forget dead letters."""
-    from actorbus.cli.letters import Filter
+    from actorbus.archive import Filter
     from actorbus.cli.letters import discard as forget_them
     from actorbus.cli.rest import split_url
 

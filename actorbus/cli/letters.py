@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from actorbus.archive import graves, letter_of
+from actorbus.archive import Filter, graves, letter_of, why_not
 from actorbus.cli.errors import CommandError
 from actorbus.cli.output import fields_of, moment, plain, show_columns, show_json
 from actorbus.cli.rest import at_rest
 from actorbus.dead_letter import DeadLetter
-from actorbus.journal.base import Exhume, Journal
-from actorbus.topic import Pattern
-from actorbus.words import DeadReason
-
-
-class Filter(NamedTuple):
-    """Which dead letters; what is None fits all.
-
-    Attributes:
-        topic: A pattern for the event's topic.
-        subscription: The exact name of a subscription.
-        reason: Why they were given up.
-    """
-
-    topic: str | None = None
-    subscription: str | None = None
-    reason: DeadReason | None = None
-
-    def of(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-        """Yield the letters that fit.
-
-        Raises:
-            InvalidPatternError: `topic` is no pattern.
-        """
-        pattern = Pattern(self.topic or "**")
-        for letter in letters:
-            if (
-                (self.topic is None or pattern.matches(letter.event.topic))
-                and self.subscription in (None, letter.subscription)
-                and self.reason in (None, letter.reason)
-            ):
-                yield letter
+from actorbus.journal.base import Exhume, Journal, Replay
 
 
 def show_all(url: str, which: Filter, limit: int | None, *, as_json: bool) -> int:
@@ -143,18 +112,68 @@ def discard(url: str, ids: list[str], which: Filter, *, yes: bool, as_json: bool
         ConfigurationError, JournalError: As for `at_rest`.
     """
     with at_rest(url) as (journal, _):
-        fitting = [letter.id for letter in which.of(_letters(journal))]
-        missing = [ident for ident in ids if ident not in fitting]
-        if missing:
-            raise CommandError(f"there is no such dead letter {missing[0]!r}")
+        chosen = _chosen(journal, ids, which)
         if not (ids or yes):
-            raise CommandError(f"{len(fitting)} dead letters would be lost: say so with --yes")
-        (count,) = journal.commit([Exhume(tuple(ids or fitting))])
+            raise CommandError(f"{len(chosen)} dead letters would be lost: say so with --yes")
+        (count,) = journal.commit([Exhume(tuple(chosen))])
     if as_json:
         show_json({"discarded": count})
     else:
         print(f"discarded {count} dead letters")
     return 0
+
+
+def replay(url: str, ids: list[str], which: Filter, *, every: bool, as_json: bool) -> int:
+    """Mark dead letters for the next bus that starts on the journal, and print how many.
+
+    Those that nobody can be given are left out: of no subscription, or damaged.
+
+    Args:
+        url: Of the journal.
+        ids: Of the letters; none means all that fit the filter.
+        which: Those that fit it.
+        every: Whether to do so without ids and filter.
+        as_json: Whether to print JSON rather than text.
+
+    Returns:
+        0.
+
+    Raises:
+        CommandError: There is none of an id, or nobody can be given it, or nothing says which; and
+            as for `at_rest`.
+        InvalidPatternError: The filter's topic is no pattern.
+        ConfigurationError, JournalError: As for `at_rest`.
+    """
+    with at_rest(url) as (journal, _):
+        chosen = _chosen(journal, ids, which)
+        if not (ids or every or any(which)):
+            raise CommandError(f"{len(chosen)} dead letters would be replayed: say so with --all")
+        wanted = [ident for ident, reason in chosen.items() if reason is None]
+        for ident in ids:
+            if chosen[ident] is not None:
+                raise CommandError(f"dead letter {ident!r} cannot be replayed: {chosen[ident]}")
+        (count,) = journal.commit([Replay(tuple(wanted))])
+    left_out = len(chosen) - len(wanted)
+    if as_json:
+        show_json({"marked": count, "left_out": left_out})
+        return 0
+    print(f"marked {count} dead letters: the next bus on this journal replays them")
+    if left_out:
+        print(f"left out {left_out} that were of no subscription, or are damaged")
+    return 0
+
+
+def _chosen(journal: Journal, ids: list[str], which: Filter) -> dict[str, str | None]:
+    """Return the given ids, or those of all that fit, and why one cannot be replayed.
+
+    Raises:
+        CommandError: One of the ids is of none that fits.
+    """
+    fitting = {letter.id: why_not(letter) for letter in which.of(_letters(journal))}
+    missing = [ident for ident in ids if ident not in fitting]
+    if missing:
+        raise CommandError(f"there is no such dead letter {missing[0]!r}")
+    return {ident: fitting[ident] for ident in ids or fitting}
 
 
 def _letters(journal: Journal) -> Iterator[DeadLetter]:
