@@ -45,6 +45,7 @@ The way of one event, and the map of the house (a file may import those above it
                 readings      everybody's books, copied for an exporter
                 routing registry    topic to subscriptions; who there is
                 replays       dead letters that are to be replayed, in the journal
+                survey custody    what a journal holds, and what its owner may ask of it
                 waiting       who waits for whom: the deadlock guard
                 intake lag    publishing from other threads; how late the loop calls back
                 traffic       from a publish to the inboxes, and from a failure to the store

@@ -5,20 +5,24 @@ A dead letter that is read back has the text of its traceback, but no error obje
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from actorbus.dead_letter import DeadLetter
 from actorbus.encoding import DamagedError, decoded, encoded, remains
-from actorbus.errors import ActorBusError, PayloadError
+from actorbus.errors import ActorBusError, JournalError, PayloadError
 from actorbus.event import Event
-from actorbus.journal.base import Bury, Exhume, Grave, Journal, Record
+from actorbus.journal.base import Bury, Exhume, Grave, Journal, Operation, Record
 from actorbus.scribe import Scribe
 from actorbus.topic import Pattern
 from actorbus.words import DeadReason
+
+T = TypeVar("T")
 
 RECALLED = 10_000  # events of the journal that are in the history after a start, at most
 PAGE = 1_000  # dead letters read at a time
@@ -204,3 +208,35 @@ def exhume(scribe: Scribe, letters: list[DeadLetter]) -> None:
     """Let dead letters go that were replayed or discarded."""
     if letters:
         scribe.put(Exhume(tuple(letter.id for letter in letters)))
+
+
+async def asked(scribe: Scribe, function: Callable[[], T]) -> T:
+    """Call the journal in its turn, and return the result.
+
+    Raises:
+        JournalError: It has none.
+    """
+    answer = asyncio.get_running_loop().create_future()
+    scribe.call(function, partial(_tell, answer))
+    result: T = await answer
+    return result
+
+
+async def committed(scribe: Scribe, operation: Operation) -> Any:
+    """Put an operation down, and return its result when it is committed.
+
+    Raises:
+        JournalError: It was not.
+    """
+    answer = asyncio.get_running_loop().create_future()
+    scribe.put(operation, partial(_tell, answer))
+    return await answer
+
+
+def _tell(answer: asyncio.Future[Any], result: Any, error: JournalError | None) -> None:
+    if answer.done():  # nobody waits for it any more
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)

@@ -1,8 +1,7 @@
 """Dead letters: deliveries given up, each with its reason, in a bounded store.
 
 Invariants:
-    - The store never holds more than its limit; what it lets go to stay so is returned to the
-      caller and counted.
+    - The store never holds more than its limit; what it lets go is returned, and counted.
     - The letter that goes is the oldest of the (subscription, reason) that holds most, so a storm
       of one kind never washes out a rare one.
     - A letter leaves by replay only once its redelivery was admitted, and is replayed by one
@@ -312,7 +311,7 @@ class DeadLetters:
         reason: DeadReason | str | None,
     ) -> builtins.list[DeadLetter]:
         pattern = None if topic is None else Pattern(topic)
-        why = None if reason is None else _reason(reason)
+        why = None if reason is None else reason_of(reason)
         letters = [*self._letters.values()]
         if id is not None:
             letters = [self._letters[id]] if id in self._letters else []
@@ -392,7 +391,8 @@ def _standing(
     return -len(group), next(iter(group.values())), key
 
 
-def _reason(value: DeadReason | str) -> DeadReason:
+def reason_of(value: DeadReason | str) -> DeadReason:
+    """Return a reason by its name; a ConfigurationError names those there are."""
     try:
         return DeadReason(value)
     except ValueError:

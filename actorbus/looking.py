@@ -1,4 +1,4 @@
-"""Looking: what a bus tells of itself. Nothing here changes anything."""
+"""Looking: what a bus tells of itself, and its journal. Nothing here changes the bus."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from concurrent.futures import Future
 from threading import Event
 from typing import Any
 
+from actorbus.custody import Custody
 from actorbus.dead_letter import DeadLetters
 from actorbus.engine import Engine
+from actorbus.errors import ConfigurationError
 from actorbus.explain import Explanation, explain
 from actorbus.ledger import Audit
 from actorbus.options import whole
@@ -30,6 +32,18 @@ class Looking:
         """The dead letters: iterate, ``list``, ``replay``, ``discard``."""
         self._engine.settle_lost_loop()
         return self._engine.dead_letters
+
+    @property
+    def journal(self) -> Custody:
+        """The journal, for its owner: ``info``, ``verify``, ``prune``, ``export``, ``forget``.
+
+        Raises:
+            ConfigurationError: The bus has none.
+        """
+        engine = self._engine
+        if engine.recorder is None or engine.replays is None:
+            raise ConfigurationError(f"bus {engine.name!r} has no journal")
+        return Custody(engine, engine.recorder, engine.replays)
 
     def explain(self, topic: str) -> Explanation:
         """Say who would get a topic, through which pattern, and which near misses would not."""

@@ -110,6 +110,10 @@ class Recorder:
             window.pause()
         self._retention.end()
 
+    def move_along(self) -> None:
+        """Let idle cursors hold nothing back."""
+        self._retention.move_along()
+
     def behind(self) -> list[str]:
         """Return the names of the subscriptions that have not read all the journal holds for them.
 

@@ -17,14 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from actorbus.archive import exhume, letter_of
+from actorbus.archive import asked, exhume, letter_of
 from actorbus.dead_letter import DeadLetter
 from actorbus.errors import JournalError
-from actorbus.journal.base import Grave
 from actorbus.scribe import Scribe
 from actorbus.watch import hear, ring
 
@@ -93,7 +92,7 @@ class Replays:
         elif self._scribe.is_open:
             log.error("what is marked for replay waits for the next start: %s", error)
 
-    def want(self, names: Mapping[str, int]) -> None:
+    def want(self, names: Iterable[str]) -> None:
         """Replay what is marked for these, now or when they are there."""
         if self._host.running:
             for name in names:
@@ -148,25 +147,9 @@ class Replays:
         return self._marked.get(name) is gone and self._host.is_live(name)
 
     async def _page(self, name: str, after: str) -> list[DeadLetter]:
-        """Return the next letters; none if they cannot be read.
-
-        Raises:
-            JournalError: They cannot be read.
-        """
-        loop = asyncio.get_running_loop()
-        page: asyncio.Future[list[Grave]] = loop.create_future()
-
-        def told(graves: list[Grave] | None, error: JournalError | None) -> None:
-            if page.done():
-                return
-            if graves is None:
-                page.set_exception(error or JournalError("the journal is closed"))
-            else:
-                page.set_result(graves)
-
         journal = self._scribe.journal
-        self._scribe.call(lambda: journal.dead(after, PAGE, marked=name), told)
-        return [letter_of(grave) for grave in await page]
+        graves = await asked(self._scribe, lambda: journal.dead(after, PAGE, marked=name))
+        return [letter_of(grave) for grave in graves]
 
     # -- new deliveries ---------------------------------------------------------------------------
 
@@ -188,9 +171,13 @@ class Replays:
             del self._open[letter.subscription]
             ring(self._bells)
 
-    def let_go(self, letters: list[DeadLetter]) -> None:
-        """Remove letters from the journal."""
+    def gone(self, letters: Iterable[DeadLetter]) -> None:
+        """Take note of letters that are not to be replayed any more."""
         for letter in letters:
             self._marked.get(letter.subscription, set()).add(letter.id)
+
+    def let_go(self, letters: list[DeadLetter]) -> None:
+        """Remove letters from the journal."""
+        self.gone(letters)
         if self._host.running:
             exhume(self._scribe, letters)

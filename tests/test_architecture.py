@@ -34,8 +34,8 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor",
         "hooks", "life", "commits", "work", "scribe", "archive", "ends", "window", "retention",
         "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry", "replays",
-        "waiting", "intake", "traffic", "engine", "explain", "closing", "asking", "running",
-        "looking", "listening", "lifecycle", "plain", "bus",
+        "survey", "custody", "waiting", "intake", "traffic", "engine", "explain", "closing",
+        "asking", "running", "looking", "listening", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

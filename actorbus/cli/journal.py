@@ -8,19 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, BinaryIO
+
+import msgspec
 
 from actorbus import world
 from actorbus.cli.errors import CommandError
-from actorbus.cli.output import Tell, fields_of, moment, plain, progress, show_columns, show_json
+from actorbus.cli.output import Tell, moment, plain, progress, show_columns, show_json
 from actorbus.cli.rest import at_rest
-from actorbus.encoding import DamagedError, decoded
 from actorbus.errors import JournalCorruptError
 from actorbus.journal.base import Journal, Leave, Record, Status, Wants
+from actorbus.survey import PAGE, Lags, line_of
 from actorbus.topic import Pattern
-
-PAGE = 1_000  # events read at a time
 
 
 def info(url: str, *, as_json: bool) -> int:
@@ -33,24 +32,12 @@ def info(url: str, *, as_json: bool) -> int:
         CommandError, ConfigurationError, JournalError: As for `at_rest`.
     """
     with at_rest(url) as (journal, opening), progress("reading what is behind") as tell:
-        status = journal.status()
-        lags = _lags(journal, status, tell)
-    facts = {
-        "url": journal.url,
-        "events": status.events,
-        "first": status.first,
-        "last": status.last,
-        "oldest": status.oldest or None,
-        "bytes": status.bytes,
-        "limit": status.limit,
-        "dead_letters": status.dead,
-        "marked_for_replay": status.marked,
-        "clean": opening.clean,
-        "durables": [
-            {"name": name, "patterns": status.patterns[name], "cursor": cursor, "lag": lags[name]}
-            for name, cursor in status.cursors.items()
-        ],
-    }
+        lags = Lags(journal.status())
+        start = lags.upto
+        while lags.upto < lags.last:
+            lags.count(journal.read(lags.upto, PAGE, lags.wants))
+            tell(lags.upto - start, lags.last - start)
+    facts = msgspec.to_builtins(lags.info(journal.url, clean=opening.clean))
     (show_json if as_json else _show_facts)(facts)
     return 0
 
@@ -148,7 +135,7 @@ def export(url: str, pattern: str, since: str | None, output: str | None) -> int
         status = journal.status()
         for record in _records(journal, status, status.first - 1, wants, tell):
             if record.entry.time >= start or not record.sound:
-                line = _line(record)
+                line = line_of(record)
                 damaged += "damaged" in line
                 file.write(json.dumps(line).encode() + b"\n")
     if damaged:
@@ -180,25 +167,6 @@ def forget(url: str, durable: str, *, yes: bool) -> int:
     return 0
 
 
-def _lags(journal: Journal, status: Status, tell: Tell) -> dict[str, int]:
-    """Count what each durable subscription has not settled, by the patterns it had last.
-
-    A damaged event is everybody's: its topic may be what is damaged.
-    """
-    patterns = {name: [*map(Pattern, texts)] for name, texts in status.patterns.items()}
-    lags = {name: -status.ahead.get(name, 0) for name in status.cursors}
-
-    @lru_cache(10_000)
-    def takers(topic: str) -> list[str]:
-        return [name for name in lags if any(each.matches(topic) for each in patterns[name])]
-
-    behind = min(status.cursors.values(), default=status.last)
-    for record in _records(journal, status, behind, lambda topic: bool(takers(topic)), tell):
-        for name in takers(record.entry.topic) if record.sound else lags:
-            lags[name] += record.seq > status.cursors[name]
-    return {name: max(lag, 0) for name, lag in lags.items()}
-
-
 def _records(
     journal: Journal, status: Status, after: int, wants: Wants, tell: Tell
 ) -> Iterator[Record]:
@@ -209,14 +177,6 @@ def _records(
         yield from page.records
         done, end = page.upto, page.end
         tell(done - after, status.last - after)
-
-
-def _line(record: Record) -> dict[str, Any]:
-    try:
-        return {"seq": record.seq, **fields_of(decoded(record))}
-    except DamagedError:
-        entry = record.entry
-        return {"seq": record.seq, "id": entry.id, "topic": entry.topic, "damaged": True}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ ABOUT_JOURNAL = """Look at the journal of a durable bus, check it, prune it, tak
 
 The journal must be at rest: a process that has it open is named, and has to close it first. Give
 the URL that your program gives to its bus, for its options say how long events are kept; or set
-ACTORBUS_URL to it.
+ACTORBUS_URL to it. While the bus runs, `bus.journal` does the same.
 
 \b
 Examples:

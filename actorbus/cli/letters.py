@@ -8,10 +8,11 @@ from typing import Any
 
 from actorbus.archive import Filter, graves, letter_of, why_not
 from actorbus.cli.errors import CommandError
-from actorbus.cli.output import fields_of, moment, plain, show_columns, show_json
+from actorbus.cli.output import moment, plain, show_columns, show_json
 from actorbus.cli.rest import at_rest
 from actorbus.dead_letter import DeadLetter
 from actorbus.journal.base import Exhume, Journal, Replay
+from actorbus.survey import fields_of
 
 
 def show_all(url: str, which: Filter, limit: int | None, *, as_json: bool) -> int:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from actorbus.event import Event
-
 Tell = Callable[[int, int], None]
 """Takes how much is done, and how much there is."""
 
@@ -40,20 +38,6 @@ def moment(seconds: float | None) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):  # read from a damaged row
         return "?"
-
-
-def fields_of(event: Event) -> dict[str, Any]:
-    """Return an event as JSON shows it."""
-    return {
-        "id": event.id,
-        "topic": event.topic,
-        "time": event.time,
-        "key": event.key,
-        "headers": event.headers,
-        "correlation_id": event.correlation_id,
-        "causation_id": event.causation_id,
-        "data": event.data,
-    }
 
 
 @contextmanager

@@ -372,8 +372,17 @@ class Journal(Protocol):
     def status(self) -> Status:
         """Return its figures."""
 
-    def verify(self) -> Iterator[tuple[int, int, str | None]]:
-        """Look at everything: yield (looked at, all there is, what is wrong if anything)."""
+    def verify(self, *, whole: bool = True) -> Iterator[tuple[int, int, str | None]]:
+        """Look at everything: yield (looked at, all there is, what is wrong if anything).
+
+        A piece at a time: between two steps other calls may be made.
+
+        Args:
+            whole: Whether also to look at what takes long in one piece.
+
+        Raises:
+            JournalCorruptError: What is wrong leaves nothing to go on with.
+        """
 
     def close(self, *, clean: bool) -> None:
         """Give it up; does nothing if it is not open.

@@ -179,7 +179,7 @@ class MemoryJournal:
             marked=dict(Counter(self._graves[ident].subscription for ident in self._marked)),
         )
 
-    def verify(self) -> Iterator[tuple[int, int, str | None]]:
+    def verify(self, *, whole: bool = True) -> Iterator[tuple[int, int, str | None]]:  # noqa: ARG002 - it has but one piece
         """Look at everything; memory is never damaged."""
         self._check_open()
         count = len(self._events)

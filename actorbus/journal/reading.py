@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -93,34 +94,57 @@ def dead(connection: sqlite3.Connection, after: bytes, limit: int, marked: bytes
     return [_grave(row) for row in rows]
 
 
-def verify(connection: sqlite3.Connection, head: Head) -> Iterator[tuple[int, int, str | None]]:
-    """Look at everything; see `actorbus.journal.base.Journal.verify`."""
-    ask = connection.execute
+Look = Callable[[Callable[[sqlite3.Connection, Head], T]], T]
+"""Looks at an open file, as it is now."""
+
+
+def verify(look: Look[Any], *, whole: bool) -> Iterator[tuple[int, int, str | None]]:
+    """Look at everything; see `actorbus.journal.base.Journal.verify`.
+
+    Events and dead letters may come and go meanwhile: each piece goes by what is there then.
+    """
+    head: Head = look(lambda _, now: now.copy())
     looked, total = 0, head.last - head.pruned + head.dead + 1
-    for (line,) in ask("PRAGMA integrity_check(10)").fetchall():
-        if line != b"ok":
-            yield looked, total, _text(line)
-    check_notes(connection)
+    for problem in look(lambda connection, _: [*_notes(connection, whole=whole)]):
+        yield looked, total, problem
     looked += 1
-    ((loose,),) = ask(_LOOSE)
-    yield looked, total, f"{loose} marks for replay are of no dead letter" if loose else None
+    yield looked, total, None
     upto = head.pruned
     while upto < head.last:
-        page = read(connection, head, upto, LOOK, lambda _: False)
+        page: Page = look(partial(_damaged, after=upto))
         for record in page.records:
             yield looked, total, f"event {record.seq} is damaged"
-        looked += page.upto - upto
+        looked += min(page.upto, head.last) - upto
         upto = page.upto
         yield looked, total, None
     number = 0
-    while rows := ask(
-        "SELECT * FROM dead WHERE number > ? ORDER BY number LIMIT ?", (number, _GRAVES)
-    ).fetchall():
+    while rows := look(partial(_letters, after=number)):
         for row in rows:
             if not _grave(row).sound:
                 yield looked, total, f"dead letter {row[0]} is damaged"
         looked, number = looked + len(rows), rows[-1][0]
         yield looked, total, None
+
+
+def _notes(connection: sqlite3.Connection, *, whole: bool) -> Iterator[str]:
+    """Yield what is wrong beside events and dead letters."""
+    ask = connection.execute
+    for line in ask("PRAGMA integrity_check(10)").fetchall() if whole else ():
+        if line[0] != b"ok":
+            yield _text(line[0])
+    check_notes(connection)
+    ((loose,),) = ask(_LOOSE)
+    if loose:
+        yield f"{loose} marks for replay are of no dead letter"
+
+
+def _damaged(connection: sqlite3.Connection, head: Head, *, after: int) -> Page:
+    return read(connection, head, after, LOOK, lambda _: False)
+
+
+def _letters(connection: sqlite3.Connection, _: Head, *, after: int) -> list[Any]:
+    ask = "SELECT * FROM dead WHERE number > ? ORDER BY number LIMIT ?"
+    return connection.execute(ask, (after, _GRAVES)).fetchall()
 
 
 def status(connection: sqlite3.Connection, head: Head, size: int, limit: int) -> Status:

@@ -349,10 +349,13 @@ class SqliteJournal:
         with self._working() as store:
             return reading.status(store.connection, store.head, self._bytes(), self._limit)
 
-    def verify(self) -> Iterator[tuple[int, int, str | None]]:
+    def verify(self, *, whole: bool = True) -> Iterator[tuple[int, int, str | None]]:
         """Look at everything; see `actorbus.journal.base.Journal.verify`."""
+        return reading.verify(self._look, whole=whole)
+
+    def _look(self, piece: Callable[[sqlite3.Connection, Head], T]) -> T:
         with self._working() as store:
-            yield from reading.verify(store.connection, store.head)
+            return piece(store.connection, store.head)
 
     def _bytes(self) -> int:
         """Return the size of all files together."""

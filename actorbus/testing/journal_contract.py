@@ -371,7 +371,20 @@ class JournalContract:
     def test_verify_sees_nothing_wrong(self, journal: Journal) -> None:
         """What is sound is said to be, with progress up to the end."""
         journal.commit([Append(entry(str(number))) for number in range(10)])
-        steps = list(journal.verify())
+        for whole in (True, False):
+            steps = list(journal.verify(whole=whole))
 
-        assert {problem for _, _, problem in steps} == {None}
-        assert steps[-1][0] == steps[-1][1]
+            assert {problem for _, _, problem in steps} == {None}
+            assert steps[-1][0] == steps[-1][1]
+
+    def test_what_comes_and_goes_while_it_is_verified_is_not_wrong(self, tmp_path: Path) -> None:
+        """Between two steps events are appended and pruned, and letters buried and exhumed."""
+        with self.opened(tmp_path, retention=10.0) as journal:
+            journal.commit([Append(entry(str(number))) for number in range(5_000)])
+            journal.commit([self.letter(number) for number in range(3)])
+            for number, (_, _, problem) in enumerate(journal.verify(), 3):
+                assert problem is None
+                journal.commit([Append(entry(str(number))), Exhume((f"g{number - 3}",))])
+                journal.commit([self.letter(number)] if number < 20 else [])
+                journal.prune(START + 11.0)
+                assert number < 100
