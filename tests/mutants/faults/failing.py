@@ -67,7 +67,8 @@ FAULTS = (
         "at-most-once-resumed",
         "A delivery under at_most_once that a restart has interrupted is run again.",
         "staff.py",
-        "        if sub.options.once and not between:\n            reason = DeadReason.INTERRUPTED\n"
+        "        if sub.options.once and not between:\n"
+        "            reason = DeadReason.INTERRUPTED\n"
         "        elif",
         "        if",
         (FAILURE_MODEL,),
