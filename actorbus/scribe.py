@@ -78,6 +78,7 @@ class Scribe:
         self._bells: list[asyncio.Future[None]] = []
         self._open = False
         self._opened: Opening | JournalError | None = None
+        self._opening: Opening | None = None  # in the thread: while the journal is open
         self._broken: JournalError | None = None
 
     @property
@@ -100,7 +101,7 @@ class Scribe:
         self._settling.clear()
         self._finished.clear()
         self._bells.clear()
-        if not self._open:
+        if not self._open or self._opened is None:  # a loop may end before it is told
             self._open, self._opened = True, None
             self.call(self._open_journal, self._is_open)
 
@@ -139,7 +140,7 @@ class Scribe:
         await self._rest()
         if self._open:
             self._open = False
-            self.call(lambda: self.journal.close(clean=clean), _dropped)
+            self.call(lambda: self._close_journal(clean=clean), _dropped)
             await self._rest()
         self.threads.close()
 
@@ -235,10 +236,15 @@ class Scribe:
     def _open_journal(self) -> Opening:
         self._broken = None
         try:
-            return self.journal.open(self._durability)
+            self._opening = self._opening or self.journal.open(self._durability)
         except JournalError as error:
             self._broken = error  # what comes behind it fails for the same reason
             raise
+        return self._opening
+
+    def _close_journal(self, *, clean: bool) -> None:
+        self._opening = None
+        self.journal.close(clean=clean)
 
     def _work(self) -> None:
         while works := self._take():
@@ -247,8 +253,7 @@ class Scribe:
                 work.fail(self._broken)
             else:
                 work.perform(self.journal, self.commits)
-            if not self._tell(work):
-                return
+            self._tell(work)
 
     def _take(self) -> list[Work]:
         """Take what comes next: a call, or commits that can be one."""
@@ -263,17 +268,14 @@ class Scribe:
             self._working = bool(works)
             return works
 
-    def _tell(self, work: Work) -> bool:
-        """Let the loop know; return False if it is closed, so that nobody wants to."""
+    def _tell(self, work: Work) -> None:
+        """Let the loop know; if it is closed, forget what else it wants: another may be at work."""
         assert work.loop is not None  # noqa: S101 nothing is put down before the start
         try:
             work.loop.call_soon_threadsafe(self._finish, work)
         except RuntimeError:
             with self._lock:
-                self._working = False
-                self._ready.clear()
-            return False
-        return True
+                self._ready = deque(each for each in self._ready if each.loop is not work.loop)
 
     # -- back on the loop -------------------------------------------------------------------------
 
