@@ -25,7 +25,8 @@ from actorbus.words import DeadReason
 T = TypeVar("T")
 
 RECALLED = 10_000  # events of the journal that are in the history after a start, at most
-PAGE = 1_000  # dead letters read at a time
+PAGE = 1_000  # dead letters, or events, read at a time
+PIECES = 1 + RECALLED // PAGE
 
 
 class _Detail(msgspec.Struct, omit_defaults=True):
@@ -41,15 +42,19 @@ _read = msgspec.json.Decoder(_Detail).decode
 
 
 class Memories(msgspec.Struct):
-    """What a bus knows of its time before.
+    """Some of what a bus knows of its time before.
 
     Attributes:
-        events: The last events, oldest first.
-        letters: The dead letters, oldest first.
+        events: Events, oldest first.
+        letters: Dead letters, oldest first.
+        count: How many events have been recalled, these included.
+        before: The number of the event before which there may be more; 0 if there is none.
     """
 
-    events: list[Event]
-    letters: list[DeadLetter]
+    events: list[Event] = []
+    letters: list[DeadLetter] = []
+    count: int = 0
+    before: int = 0
 
 
 def bury(
@@ -81,17 +86,28 @@ def bury(
     scribe.put(operation, lambda _, error: None if error is None else stays(error))
 
 
-def recall(journal: Journal, letters: int) -> Memories:
-    """Read what a bus should know when it starts; blocks.
+def recall(journal: Journal, letters: int, so_far: Memories | None) -> Iterator[Memories]:
+    """Yield what a bus should know when it starts, some at a time; each step blocks, not for long.
+
+    The dead letters come first, and then the last events, those before them, and so on; `PIECES` in
+    all, at most.
 
     Args:
         journal: An open one.
         letters: Dead letters at most, the last ones.
+        so_far: What it knows already: to go on from there.
     """
-    records = journal.recent(RECALLED, lambda _: True)
-    events = [_event(record, index - len(records)) for index, record in enumerate(records)]
-    buried = deque(graves(journal), maxlen=letters)
-    return Memories([each for each in events if each is not None], [letter_of(g) for g in buried])
+    if so_far is None:
+        buried = [letter_of(grave) for grave in deque(graves(journal), maxlen=letters)]
+        so_far = Memories(letters=buried, before=journal.status().last + 1)
+        yield so_far
+    count, before = so_far.count, so_far.before
+    while before and count < RECALLED:
+        records = journal.recent(PAGE, lambda _: True, before=before)
+        before = records[0].seq if len(records) == PAGE else 0
+        count += len(records)
+        events = [_event(record, index - count) for index, record in enumerate(records)]
+        yield Memories([each for each in events if each is not None], [], count, before)
 
 
 def graves(journal: Journal) -> Iterator[Grave]:

@@ -105,14 +105,15 @@ class Engine(Traffic):
             self.registry.replay_held_back()
 
     def _recalled(self, memories: Memories) -> None:
-        """Take up what the journal knows of the time before."""
+        """Take up some of what the journal knows of the time before, the last events first."""
         for event in reversed(memories.events):
             ring = self.routes.history.ring(event.topic)
             if len(ring) != ring.maxlen:
                 ring.appendleft(event)
         for letter in memories.letters:
             self.dead_letters.add(letter)
-        self.registry.replay_held_back()
+        if self.recorder is not None and self.recorder.recalled:
+            self.registry.replay_held_back()
 
     def begin(self, life: Life) -> None:
         """Start an actor: in its turn, or at once where there is nothing to wait for."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from actorbus.archive import Memories, recall
+from actorbus.archive import PIECES, Memories, recall
 from actorbus.dead_letter import DeadLetter
 from actorbus.errors import ConfigurationError, JournalError
 from actorbus.extra import Extra
@@ -52,6 +52,7 @@ class Recorder:
         self.gauges = Gauges(scribe, self.windows)
         self._retention = Retention(scribe, self.windows)
         self._recalled: Recalled
+        self._memories: Memories | None = None  # the last ones: a loop may end before it has all
         self._bury = bury
 
     def open(self, loop: asyncio.AbstractEventLoop, letters: int, recalled: Recalled) -> None:
@@ -60,15 +61,16 @@ class Recorder:
         Args:
             loop: The loop.
             letters: Dead letters to recall, at most.
-            recalled: Told what the journal knows of the time before; the first time only.
+            recalled: Told what the journal knows of the time before, the first time only: some at
+                a time, first the dead letters, then the last events before those before them.
         """
         self.scribe.open(loop)
         self.gauges.begin()
-        if not self.recalled:
-            self._recalled = recalled
-            self.scribe.call(lambda: recall(self.scribe.journal, letters), self._told)
         for window in self.windows.values():
             window.join()
+        if not self.recalled:
+            self._recalled = recalled
+            self._recall(letters)
         self._retention.begin(loop)
 
     async def ready(self) -> None:
@@ -81,14 +83,23 @@ class Recorder:
         while not self.recalled:
             await self.scribe.hear()
 
-    def _told(self, memories: Memories | None, error: JournalError | None) -> None:
+    def _recall(self, letters: int) -> None:
+        """Ask the journal for what it knows, in pieces: what a window reads first goes between.
+
+        For all of them now, so that nothing is committed before: what is replayed comes first.
+        """
+        pieces = recall(self.scribe.journal, letters, self._memories)
+        for left in reversed(range(PIECES)):
+            self.scribe.call(lambda: next(pieces, None), partial(self._told, left))
+
+    def _told(self, left: int, memories: Memories | None, error: JournalError | None) -> None:
         if self.recalled or not self.scribe.is_open:
             return
-        if memories is None:
+        if error is not None:
             log.error("history and dead letters of before cannot be read: %s", error)
-            memories = Memories([], [])
-        self.recalled = True
-        self._recalled(memories)
+        self._memories = memories or self._memories
+        self.recalled = not left
+        self._recalled(memories or Memories())
 
     def add(self, sub: Subscription, name: str) -> None:
         """Give a subscription its window.

@@ -177,10 +177,10 @@ class Scribe:
         self._next.done.append(done or _dropped)
         self._seal_in(0.0)
 
-    def call(self, function: Callable[[], Any], done: Done) -> None:
-        """Call the journal after everything put down before."""
+    def call(self, function: Callable[[], Any], done: Done, *, first: bool = False) -> None:
+        """Call the journal after everything put down before, or `first`: before what is to come."""
         self.seal()
-        self._hand_over(Work(self._loop, [], [done], function))
+        self._hand_over(Work(self._loop, [], [done], function), first=first)
 
     def settled(self, who: Settling, *, soon: bool = False) -> None:
         """Ask somebody what he has settled, when the next commit is made.
@@ -222,10 +222,10 @@ class Scribe:
         if work.operations:
             self._hand_over(work)
 
-    def _hand_over(self, work: Work) -> None:
+    def _hand_over(self, work: Work, *, first: bool = False) -> None:
         self._under_way += 1
         with self._lock:
-            self._ready.append(work)
+            (self._ready.appendleft if first else self._ready.append)(work)
             if self._working:
                 return
             self._working = True

@@ -50,6 +50,7 @@ RETURNED = (
 
 AHEAD = 10_000  # deliveries that may be settled beyond the first open one
 RECOVERY = 1.0  # seconds after which a journal that has failed is asked again
+FIRST = 64  # events read after joining: handlers have something to do while more is read
 MUCH = 100  # settled deliveries that need not wait for company
 
 log = logging.getLogger("actorbus")
@@ -180,7 +181,7 @@ class Window:
         self.lag, self._before = 0, self._scribe.last
         self._skip = standing.ahead
         self._suspects = standing.suspects
-        self.read_on()
+        self.read_on(first=True)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -194,16 +195,22 @@ class Window:
         inbox = self._sub.inbox
         return 0 if inbox.waiting else min(inbox.room, self._most - self._unknown)
 
-    def read_on(self) -> None:
-        """Read what comes next, if it has fallen behind and there is room for it."""
+    def read_on(self, *, first: bool = False) -> None:
+        """Read what comes next, if it has fallen behind and there is room for it.
+
+        Args:
+            first: Whether it has just joined: then a little, before the journal does anything else.
+        """
         if not self.behind or self._reading:
             return
-        room = self.room
+        room = min(self.room, FIRST) if first else self.room
         if room and (room * 2 >= self._sub.options.mailbox or not self._open or self._suspects):
             self._reading = True
             after, journal = self._position, self._scribe.journal
             self._scribe.call(
-                lambda: journal.read(after, room, self.wants), self._in_this_round(self._read)
+                lambda: journal.read(after, room, self.wants),
+                self._in_this_round(self._read),
+                first=first,
             )
 
     def _read(self, page: Page | None, error: JournalError | None) -> None:

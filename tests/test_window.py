@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from actorbus import EventBus
+from actorbus.archive import PAGE
 from actorbus.ends import Mark
+from actorbus.journal.base import Grave, Page, Record, Wants
 from actorbus.journal.memory import MemoryJournal
-from actorbus.scribe import SOME
+from actorbus.scribe import SOME, Scribe
+from actorbus.window import FIRST
 from tests.handlers import Seen
 
 pytestmark = pytest.mark.anyio
@@ -19,9 +24,36 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., EventBus]
 
 
-async def waiting_for(make_bus: Make, events: int) -> MemoryJournal:
+class Listing(MemoryJournal):
+    """A journal that lists what it is asked.
+
+    Attributes:
+        asked: The names of the calls, and how many records they were to return.
+        held: Holds back the reading of dead letters until it is set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, int]] = []
+        self.held = threading.Event()
+        self.held.set()
+
+    def dead(self, after: str = "", limit: int = 1000, *, marked: str = "") -> list[Grave]:
+        assert self.held.wait(10.0)
+        return super().dead(after, limit, marked=marked)
+
+    def read(self, after: int, limit: int, wants: Wants) -> Page:
+        self.asked.append(("read", limit))
+        return super().read(after, limit, wants)
+
+    def recent(self, limit: int, wants: Wants, **bounds: Any) -> list[Record]:
+        self.asked.append(("recent", limit))
+        return super().recent(limit, wants, **bounds)
+
+
+async def waiting_for(make_bus: Make, events: int) -> Listing:
     """Give a journal with so many events that the durable subscription `d` has not seen."""
-    journal = MemoryJournal()
+    journal = Listing()
     async with make_bus(journal=journal) as bus:
         sub = bus.subscribe("a:*", Seen(), durable="d")
         await bus.settle()
@@ -89,3 +121,25 @@ async def test_a_page_half_handed_over_is_no_loss(
     async with other:
         await other.settle()
     assert seen.got == [*range(10 * SOME)]
+
+
+async def test_redelivery_does_not_wait_for_the_history(
+    make_bus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few events are read as soon as it has joined; more, when what was before is recalled."""
+    journal, seen, call = await waiting_for(make_bus, 500), Seen(), Scribe.call
+
+    def calling(scribe: Scribe, function: Any, done: Any, *, first: bool = False) -> None:
+        call(scribe, function, done, first=first)
+        if first:
+            journal.held.set()
+
+    monkeypatch.setattr(Scribe, "call", calling)
+    journal.asked.clear()
+    journal.held.clear()
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", seen, durable="d")
+    async with bus:
+        await bus.settle()
+    assert seen.got == [*range(500)]
+    assert journal.asked[:2] == [("read", FIRST), ("recent", PAGE)]
