@@ -57,6 +57,29 @@ class Stopwatch:
         return Lap(count, self.cpu, self.wall)
 
 
+class Collections:
+    """Notes how long the garbage collector takes inside its ``with``, at worst.
+
+    Attributes:
+        longest: Milliseconds of the longest collection.
+    """
+
+    longest = 0.0
+
+    def __enter__(self) -> Self:
+        gc.callbacks.append(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._note)
+
+    def _note(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.longest = max(self.longest, 1000 * (time.perf_counter() - self._began))
+
+
 async def fitting(trial: Trial, effort: Effort, most: int, least: int = 32) -> int:
     """Return a count for which one lap takes about `Effort.lap_seconds`; warms up on the way.
 

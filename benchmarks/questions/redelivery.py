@@ -24,7 +24,7 @@ from actorbus import EventBus
 from actorbus.journal.base import Append, Join
 from actorbus.journal.sqlite import SqliteJournal
 from benchmarks.case import Case, Effort, Figure, Goal, Spread
-from benchmarks.clock import Lap, Stopwatch, wall_ratio
+from benchmarks.clock import Collections, Lap, Stopwatch, wall_ratio
 from benchmarks.contender import CAPACITY
 from benchmarks.disk import TOPIC, entry, folder
 from benchmarks.questions.durable import hold_figure
@@ -89,7 +89,7 @@ async def redelivered(path: Path, number: int, count: int) -> tuple[Lap, float, 
     return lap, 1000 * (reader.first - began), 1000 * (reader.first - started)
 
 
-async def held(path: Path, number: int, count: int) -> tuple[float, float]:
+async def held(path: Path, number: int, count: int, collector: Collections) -> tuple[float, float]:
     """Return how long the loop was held, and how long all took, in ms."""
     bus, reader = _bus(path, number, count)
 
@@ -97,8 +97,9 @@ async def held(path: Path, number: int, count: int) -> tuple[float, float]:
         await bus.start()
         await reader.done
 
-    gc.collect()  # of what came before
-    found = await longest_turn(work)
+    gc.collect()  # what came before
+    with collector:
+        found = await longest_turn(work)
     await bus.close()
     return found
 
@@ -122,6 +123,7 @@ async def measure(effort: Effort) -> list[Figure]:
     """Return when redelivery starts, how fast it streams, and how long it holds the loop."""
     count = effort.pick(EVENTS, 5_000)
     hand, laps, starts, after, holds, idles = [], [], [], [], [], []
+    collector = Collections()
     with folder() as home:
         path = home / "bus.db"
         fill(path, count, 2 * ROUNDS, time.time())
@@ -132,7 +134,7 @@ async def measure(effort: Effort) -> list[Figure]:
             starts.append(from_start)
             after.append(after_start)
         for number in range(ROUNDS, 2 * ROUNDS):
-            hold, took = await held(path, number, count)
+            hold, took = await held(path, number, count, collector)
             idle, _ = await longest_turn(partial(asyncio.sleep, took / 1000))
             holds.append(hold)
             idles.append(idle)
@@ -153,7 +155,7 @@ async def measure(effort: Effort) -> list[Figure]:
         against="rows read by hand",
         goal=Goal("subject", at_least=100_000),
     )
-    return [stream, begin, hold_figure(holds, idles)]
+    return [stream, begin, hold_figure(holds, idles, collector)]
 
 
 CASES = [
