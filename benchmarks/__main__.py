@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks                               everything, about ten minutes with peers
+    python -m benchmarks                               everything, a quarter of an hour with peers
     python -m benchmarks --only throughput --no-peers  one question, actorbus alone
     python -m benchmarks --quick                       a smoke run that judges nothing
     python -m benchmarks show A.json                   the tables of an earlier run
