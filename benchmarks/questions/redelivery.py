@@ -2,8 +2,10 @@
 
 The journal was closed properly; the cursor of the subscription is before its first event. *Starts*
 counts from the call of ``start()``, the opening of the journal included, to the first call of the
-handler; ``after_start`` in the notes is the part after ``start()`` has returned. *Streamed* is per
-second of wall time, from the first call to the last, with all that is noted as settled meanwhile.
+handler; ``after_start`` in the notes counts from its return, and is negative: handlers do not wait
+for it. *Streamed* is per second of wall time, from the first call to the last, with all that is
+noted as settled meanwhile.
+
 The baseline reads the same rows by hand in one thread, a thousand at a time, decodes the JSON and
 awaits the same handler: no checksum, and nothing is remembered of what was handled.
 """
