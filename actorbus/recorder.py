@@ -65,12 +65,12 @@ class Recorder:
                 a time, first the dead letters, then the last events before those before them.
         """
         self.scribe.open(loop)
-        self.gauges.begin()
         for window in self.windows.values():
             window.join()
         if not self.recalled:
             self._recalled = recalled
             self._recall(letters)
+        self.gauges.begin()
         self._retention.begin(loop)
 
     async def ready(self) -> None:
