@@ -16,6 +16,7 @@ The way of one event, and the map of the house (a file may import those above it
 
     ground      errors  world
     words       words  topic  event  frames  literal  reproduce  ledger
+                journal.effects
     rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadline
                 deadlock  hand  handler  home  threads  outside  storm  watch
                 journal.base
@@ -80,6 +81,7 @@ from actorbus.errors import (
     MailboxFullError,
     NoResponderError,
     PayloadError,
+    TransactionError,
     TransportError,
 )
 from actorbus.event import Event
@@ -153,6 +155,7 @@ __all__ = [
     "Strategy",
     "Subscription",
     "Supervisor",
+    "TransactionError",
     "TransportError",
     "event_bus",
 ]

@@ -18,6 +18,7 @@
     │   ├── JournalFullError
     │   ├── JournalCorruptError
     │   └── JournalLockedError
+    ├── TransactionError                    a statement of an inbox handler was refused
     └── TransportError                      the engine between processes
 
 Each class builds its own text from typed fields, so call sites carry no prose and every error
@@ -212,6 +213,22 @@ class JournalCorruptError(JournalError):
 
 class JournalLockedError(JournalError):
     """Another process owns the journal."""
+
+
+class TransactionError(ActorBusError):
+    """What a `Transaction` put down was refused, and nothing of it has happened.
+
+    ``__cause__`` is SQLite's error, where there is one.
+
+    Attributes:
+        statement: The SQL that was refused, shortened to 80 characters, without its parameters.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, statement: object, reason: str) -> None:
+        self.statement = _short(statement)
+        self.reason = reason
+        super().__init__(f"the transaction was refused at {self.statement}: {reason}")
 
 
 class TransportError(ActorBusError):

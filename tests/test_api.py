@@ -22,7 +22,8 @@ PROMISED = {
     "ActorBusError", "AskFailedError", "AskTimeoutError", "BusClosedError", "BusNotRunningError",
     "ConfigurationError", "DeadlockError", "InvalidPatternError", "InvalidTopicError",
     "JournalCorruptError", "JournalError", "JournalFullError", "JournalLockedError",
-    "MailboxFullError", "NoResponderError", "PayloadError", "TransportError",
+    "MailboxFullError", "NoResponderError", "PayloadError", "TransactionError",
+    "TransportError",
 }  # fmt: skip
 
 WORDS = {
@@ -58,6 +59,7 @@ TREE: dict[str, set[type[BaseException]]] = {
     "JournalFullError": {errors.JournalError},
     "JournalCorruptError": {errors.JournalError},
     "JournalLockedError": {errors.JournalError},
+    "TransactionError": {errors.ActorBusError},
     "TransportError": {errors.ActorBusError},
 }
 
@@ -78,6 +80,7 @@ MADE: list[Exception] = [
     actorbus.JournalFullError("text"),
     actorbus.JournalCorruptError("text"),
     actorbus.JournalLockedError("text"),
+    actorbus.TransactionError("SELECT", "wrong"),
     actorbus.TransportError("text"),
     actorbus.Reject("text"),
     actorbus.RetryAfter(2.5, "busy"),

@@ -34,6 +34,9 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from actorbus.errors import TransactionError
+from actorbus.journal.effects import Transact
+
 Wants = Callable[[str], bool]
 """Says whether a topic is wanted; pure, and called in the thread of the journal."""
 
@@ -197,7 +200,8 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
     durable: str
 
 
-Operation = Append | Join | Settle | Attempt | Bury | Exhume | Replay | Leave
+Operation = Append | Join | Settle | Attempt | Bury | Exhume | Replay | Leave | Transact
+"""The last one only where the journal is `actorbus.journal.effects.Transactional`, too."""
 
 
 # -- results --------------------------------------------------------------------------------------
@@ -235,7 +239,7 @@ class Standing(msgspec.Struct, frozen=True):
     created: bool = False
 
 
-Result = Appended | Standing | int | bool | None
+Result = Appended | Standing | int | bool | TransactionError | None
 
 
 class Opening(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ from actorbus.journal.base import (
     Wants,
 )
 from actorbus.journal.clock import JournalClock
+from actorbus.journal.effects import Transact
 
 _LOOK = 4_096
 """Events a call of `MemoryJournal.read` looks at, at most."""
@@ -249,6 +250,8 @@ class MemoryJournal:
                 return len(found)
             case Leave(name):
                 return self._durables.pop(name, None) is not None
+            case Transact():
+                raise JournalError(f"{self.url} keeps no tables")
 
     def _append(self, entry: Entry) -> Appended:
         if entry.once:

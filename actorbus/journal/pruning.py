@@ -1,4 +1,4 @@
-"""Pruning: removing the oldest events that nobody needs, a little at a time.
+"""Pruning: removing the oldest of what nobody needs, a little at a time.
 
 A piece is small enough that a commit never waits for it longer than 20 ms: one DELETE of 250,000
 rows took half a second and grew the write-ahead file to 65 MiB. Events go in the order of their
@@ -23,6 +23,7 @@ _LOOSE = 1_024
 _OLDEST = """
 SELECT seq, time < ?, length(meta) + length(body) FROM event WHERE seq > ? AND seq <= ?
 ORDER BY seq LIMIT ?"""
+_NOTED = "SELECT number, time < ? AND last <= ? FROM effect ORDER BY number LIMIT ?"
 
 
 def remove_events(connection: sqlite3.Connection, head: Head, until: float) -> bool:
@@ -52,6 +53,27 @@ def remove_events(connection: sqlite3.Connection, head: Head, until: float) -> b
     head.pruned = gone
     head.write(ask)
     return True
+
+
+def forget_effects(connection: sqlite3.Connection, head: Head, until: float) -> bool:
+    """Remove a piece of what is noted of events that took effect and are gone themselves.
+
+    Args:
+        connection: Inside a transaction.
+        head: A copy that belongs to the transaction.
+        until: Unix seconds; only what was noted before. Infinite: any.
+
+    Returns:
+        Whether anything was removed.
+    """
+    ask, gone = connection.execute, 0
+    with closing(ask(_NOTED, (until, head.pruned, ROWS))) as rows:
+        for number, is_old in rows:
+            gone = number if is_old else gone  # and so is what was noted before
+    if gone:
+        ask("DELETE FROM effect WHERE number <= ?", (gone,))
+        head.write(ask)
+    return gone > 0
 
 
 def forget_ids(connection: sqlite3.Connection, head: Head, now: float) -> bool:

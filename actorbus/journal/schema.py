@@ -46,6 +46,9 @@ TABLES = (
     crc INTEGER)""",
     """CREATE TABLE marked(number INTEGER PRIMARY KEY, subscription BLOB)""",
     """CREATE INDEX marked_for ON marked(subscription, number)""",
+    """CREATE TABLE effect(
+    number INTEGER PRIMARY KEY, durable INTEGER, id BLOB, last INTEGER, time REAL,
+    UNIQUE(durable, id))""",
 )
 _COUNTS = {1: 8, VERSION: len(TABLES)}
 """How many of them, from the first on, each version has: a file of an older one gets the rest."""
@@ -116,6 +119,7 @@ def prepare(connection: sqlite3.Connection, durability: str) -> bool:
     ask("PRAGMA auto_vacuum=INCREMENTAL")
     ask("PRAGMA mmap_size=0")
     ask("PRAGMA trusted_schema=OFF")
+    ask("PRAGMA foreign_keys=OFF")  # one put off to COMMIT would fail whoever is committed with it
     ask("PRAGMA cell_size_check=ON")
     is_made = identify(connection)
     if ask("PRAGMA journal_mode=WAL").fetchone() != (b"wal",):

@@ -9,6 +9,7 @@ Everything beyond that is in the files beside this one:
     schema   the tables, the pragmas, the checksum of a row
     head     what the owner knows without asking
     writing  operations as statements
+    transacting  statements of the program's own, on tables of its own
     reading  rows as records
     pruning  what nobody needs, a little at a time
     ballast  room for a full disk
@@ -27,7 +28,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import msgspec
 
@@ -36,8 +37,9 @@ from actorbus.errors import (
     JournalCorruptError,
     JournalError,
     JournalFullError,
+    TransactionError,
 )
-from actorbus.journal import pruning, reading
+from actorbus.journal import pruning, reading, transacting
 from actorbus.journal.address import parse
 from actorbus.journal.ballast import Ballast
 from actorbus.journal.base import (
@@ -52,6 +54,7 @@ from actorbus.journal.base import (
     Status,
     Wants,
 )
+from actorbus.journal.effects import Found, Statement, Transact
 from actorbus.journal.head import Head
 from actorbus.journal.lock import Ownership, lock_path
 from actorbus.journal.place import check_directory, claim
@@ -223,17 +226,39 @@ class SqliteJournal:
 
     def commit(self, operations: Sequence[Operation]) -> list[Result]:
         """Do all of it, or nothing; see `actorbus.journal.base.Journal.commit`."""
+        refused: dict[int, TransactionError] = {}
 
         def write(connection: sqlite3.Connection, head: Head) -> list[Result]:
-            return Writing(connection, head).do(operations)
+            return Writing(connection, head, refused).do(operations)
 
         kinds = {type(operation) for operation in operations}
         with self._working() as store:
-            if Append in kinds:
-                return self._keep(store, write)
-            if Bury in kinds:
-                return self._with_ballast(lambda: self._bury(store, write))
-            return self._with_ballast(lambda: self._in_reserve(store, write))
+            while True:
+                try:
+                    return self._commit(store, kinds, write)
+                except transacting.Spoilt as spoilt:
+                    refused[id(spoilt.transact)] = spoilt.error
+
+    def _commit(
+        self, store: Store, kinds: set[type[Operation]], write: Action[list[Result]]
+    ) -> list[Result]:
+        if Append in kinds or Transact in kinds:
+            return self._keep(store, write)
+        if Bury in kinds:
+            return self._with_ballast(lambda: self._bury(store, write))
+        return self._with_ballast(lambda: self._in_reserve(store, write))
+
+    def preview(self, transact: Transact, query: Statement | None = None) -> Found:
+        """Look ahead; see `actorbus.journal.effects.Transactional.preview`."""
+
+        def look(connection: sqlite3.Connection, head: Head) -> NoReturn:
+            raise transacting.Seen(Writing(connection, head).look(transact, query))
+
+        with self._working() as store:
+            try:
+                return store.run(look)
+            except transacting.Seen as seen:
+                return seen.found
 
     def prune(self, now: float) -> bool:
         """Remove some of what is not needed; see `actorbus.journal.base.Journal.prune`."""
@@ -243,8 +268,8 @@ class SqliteJournal:
             until = _EVER if store.is_crowded() else now - self._retention
 
             def remove(connection: sqlite3.Connection, head: Head) -> bool:
-                events = pruning.remove_events(connection, head, until)
-                return pruning.forget_ids(connection, head, now) or events
+                more = _make_room(connection, head, until)
+                return pruning.forget_ids(connection, head, now) or more
 
             more = self._with_ballast(lambda: self._in_reserve(store, remove))
             return more or pruning.shrink(store.connection)
@@ -285,7 +310,7 @@ class SqliteJournal:
         """
 
         def remove(connection: sqlite3.Connection, head: Head) -> bool:
-            return pruning.remove_events(connection, head, _EVER)
+            return _make_room(connection, head, _EVER)
 
         while True:
             try:
@@ -297,8 +322,8 @@ class SqliteJournal:
             if not self._with_ballast(lambda: self._in_reserve(store, remove)):
                 raise JournalFullError(
                     f"it has no room: it may take {self._limit} bytes, its disk has {self._free()} "
-                    "free, and all that is in it is needed by a durable subscription or is a dead "
-                    "letter"
+                    "free, and all that is in it is needed by a durable subscription, is a dead "
+                    "letter, or a table of its own"
                 )
 
     def _in_reserve(self, store: Store, action: Action[T]) -> T:
@@ -365,6 +390,12 @@ class SqliteJournal:
             with suppress(FileNotFoundError):
                 size += file.stat().st_size
         return size
+
+
+def _make_room(connection: sqlite3.Connection, head: Head, until: float) -> bool:
+    """Remove a piece of what is older than `until` and needed by nobody; return whether it did."""
+    events = pruning.remove_events(connection, head, until)
+    return pruning.forget_effects(connection, head, until) or events
 
 
 def _note_begin(connection: sqlite3.Connection, head: Head) -> None:

@@ -7,13 +7,14 @@ of a commit go in as one statement over many rows, at its end; nothing else read
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import msgspec
 
-from actorbus.errors import JournalCorruptError
+from actorbus.errors import JournalCorruptError, TransactionError
 from actorbus.journal.base import (
     Append,
     Appended,
@@ -30,8 +31,10 @@ from actorbus.journal.base import (
     Settle,
     Standing,
 )
+from actorbus.journal.effects import Found, Statement, Transact
 from actorbus.journal.head import Head
 from actorbus.journal.schema import Row, encode, seal, seal_row
+from actorbus.journal.transacting import look, take_effect
 
 _LOOKUP = 64
 """Ids asked for in one statement; always as many, so that SQLite compiles it once."""
@@ -41,6 +44,9 @@ _INSERT = {
     for size in (64, 32, 16, 8, 4, 2, 1)
 }
 """Statements for so many events; SQLite may take no more than 999 parameters."""
+_UNUSED = """
+SELECT 1 + max(ifnull((SELECT max(number) FROM durable), 0),
+    ifnull((SELECT max(durable) FROM effect), 0))"""
 _SETTLED = """
 SELECT EXISTS(SELECT 1 FROM ahead WHERE durable = ?1 AND seq = ?2),
     (SELECT count FROM attempt WHERE durable = ?1 AND seq = ?2)"""
@@ -87,13 +93,20 @@ class Writing:
     Args:
         connection: Inside a transaction.
         head: A copy that is this commit's own; afterwards as it is after the commit.
+        refused: By the `id` of a `Transact`, why it is known to be refused.
     """
 
-    def __init__(self, connection: sqlite3.Connection, head: Head) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        head: Head,
+        refused: Mapping[int, TransactionError] = MappingProxyType({}),
+    ) -> None:
         self._connection = connection
         self._ask = connection.execute
         self._all = connection.executemany
         self._head = head
+        self._refused = refused
         self._rows: list[Row] = []
         self._topics: dict[str, bytes] = {}
         self._known: dict[bytes, tuple[int, float]] = {}
@@ -181,7 +194,7 @@ class Writing:
         patterns = msgspec.json.encode(op.patterns)
         old = self._find(op.durable)
         if old is None:
-            (number,) = self._ask("SELECT 1 + ifnull(max(number), 0) FROM durable").fetchone()
+            (number,) = self._ask(_UNUSED).fetchone()
             new = Durable(number, encode(op.durable), patterns, self._head.last, op.window)
         else:
             new = msgspec.structs.replace(old, patterns=patterns, window=op.window, joined=1)
@@ -234,6 +247,26 @@ class Writing:
         self._ask("DELETE FROM attempt WHERE durable = ?", own)
         return True
 
+    def _transact(self, op: Transact) -> bool | TransactionError:
+        if (refused := self._refused.get(id(op))) is not None:
+            return refused
+        number = self._number(op.durable)
+        if op.durable and not number:
+            return TransactionError("", f"there is no durable subscription {op.durable!r}")
+        result = take_effect(self._connection, self._head, number, op)
+        if op.seq and not isinstance(result, TransactionError):
+            self._settle(Settle(op.durable, 0, (op.seq,)))
+        return result
+
+    def look(self, op: Transact, query: Statement | None) -> Found:
+        """Return what `Transactional.preview` does; the transaction is to be rolled back."""
+        return look(self._connection, self._number(op.durable), op, query)
+
+    def _number(self, name: str) -> int:
+        """Return the number of a durable subscription; 0 if there is none."""
+        durable = self._find(name) if name else None
+        return 0 if durable is None else durable.number
+
     # -- dead letters -----------------------------------------------------------------------------
 
     def _bury(self, op: Bury) -> None:
@@ -278,6 +311,7 @@ class Writing:
         Bury: _bury,
         Exhume: _exhume,
         Replay: _replay,
+        Transact: _transact,
     }
 
 

@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
+from actorbus.errors import TransactionError
 from actorbus.journal.base import (
     Append,
     Appended,
@@ -36,9 +38,11 @@ from actorbus.journal.base import (
     Standing,
     Wants,
 )
+from actorbus.journal.effects import Statement, Transact, Transactional
 
 MAX_BYTES = 1 << 22
 """More than anything a machine does takes; a small file is quickly made."""
+REFUSED = TransactionError("", "it is what Hypothesis wanted")
 QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - mkdtemp makes it private
 """Where a sync costs nothing: hundreds of journals are opened and closed."""
 RETENTION = 86_400.0
@@ -60,6 +64,17 @@ entries = st.builds(
     once=st.booleans(),
 )
 graves = st.builds(Grave, IDS, NAMES, st.just("rejected"), entries, st.just(START))
+WRITE = "INSERT INTO own VALUES(?)"
+SPOIL = "INSERT OR ROLLBACK INTO own VALUES(CASE ? WHEN '' THEN 1 END)"
+"""Breaks a rule of its table, and takes back everything."""
+statements = st.lists(
+    st.builds(
+        Statement,
+        st.sampled_from([WRITE, WRITE, WRITE, "DELETE FROM nowhere WHERE it = ?", SPOIL]),
+        st.lists(st.tuples(IDS), min_size=1, max_size=2).map(tuple),
+    ),
+    max_size=2,
+).map(tuple)
 operations: st.SearchStrategy[list[Operation]] = st.lists(
     st.one_of(
         entries.map(Append),
@@ -71,6 +86,7 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
         st.builds(Bury, graves, IDS | st.just("")),
         st.lists(IDS, max_size=3, unique=True).map(tuple).map(Exhume),
         st.lists(IDS, max_size=3, unique=True).map(tuple).map(Replay),
+        st.builds(Transact, statements, NAMES | st.just(""), IDS, NUMBERS),
     ),
     max_size=6,
 )
@@ -90,6 +106,21 @@ class Course:
 
 
 @dataclass
+class Note:
+    """An event that has taken effect.
+
+    Attributes:
+        course: On whose behalf.
+        last: The last event there was then.
+    """
+
+    course: Course
+    event: str
+    last: int
+    time: float
+
+
+@dataclass
 class Model:
     """What a journal holds, as it should."""
 
@@ -99,6 +130,8 @@ class Model:
     graves: dict[str, Grave] = field(default_factory=dict)
     marked: set[str] = field(default_factory=set)
     first_seen: dict[str, tuple[int, float]] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
 
     def kept(self) -> list[Record]:
         """Return what has not been pruned."""
@@ -134,6 +167,8 @@ class Model:
                 return len(replayed)
             case Leave(name):
                 return self.courses.pop(name, None) is not None
+            case Transact():
+                return self._transact(operation)
 
     def _append(self, entry: Entry) -> Appended:
         if entry.once:
@@ -163,11 +198,32 @@ class Model:
         course.attempts[seq] = course.attempts.get(seq, 0) + 1
         return course.attempts[seq]
 
+    def _transact(self, op: Transact) -> Result:
+        course = self.courses.get(op.durable)
+        if op.durable and course is None:
+            return REFUSED
+        if any(note.course is course and note.event == op.event for note in self.notes if course):
+            self._settle(op.durable, 0, (op.seq,))
+            return False
+        if any(statement.sql != WRITE for statement in op.statements):
+            return REFUSED
+        self.written += [value for each in op.statements for (value,) in each.runs]  # type: ignore[misc] # strings, all of them
+        if course is not None:
+            self.notes.append(Note(course, op.event, len(self.log), op.time))
+            self._settle(op.durable, 0, (op.seq,))
+        return True
+
     def prune(self, now: float) -> None:
         """Remove what is past retention and needed by nobody."""
         needed = min((course.cursor for course in self.courses.values()), default=len(self.log))
         old = (i for i, e in enumerate(self.log, 1) if i <= needed and e.time < now - RETENTION)
         self.pruned = max(self.pruned, *old, 0)
+        gone = [
+            i
+            for i, note in enumerate(self.notes, 1)
+            if note.time < now - RETENTION and note.last <= self.pruned
+        ]
+        del self.notes[: max(gone, default=0)]
 
     def reopen(self, *, clean: bool) -> None:
         """Note an end and a new start."""
@@ -175,6 +231,10 @@ class Model:
             if course.joined:
                 course.joined = False
                 course.suspects = 0 if clean else course.window
+
+
+def _blurred(result: Result) -> Result:
+    return REFUSED if isinstance(result, TransactionError) else result
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -198,6 +258,9 @@ class JournalMachine(RuleBasedStateMachine):
         """Open a new journal."""
         self.journal = self._made()
         assert self.journal.open("process").last == 0
+        if isinstance(self.journal, Transactional):
+            made = Transact((Statement("CREATE TABLE own(id TEXT NOT NULL)", ((),)),))
+            assert self.journal.commit([made]) == [True]
 
     def _made(self) -> Journal:
         return type(self).make(self.place, max_bytes=MAX_BYTES, retention=RETENTION, window=WINDOW)
@@ -205,12 +268,18 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(some=operations, cut=st.integers(1, 6))
     def commit(self, some: list[Operation], cut: int) -> None:
         """Every operation answers what it should, however the commits are cut."""
-        dated = [self._dated(operation) for operation in some]
+        dated = [self._dated(operation) for operation in some if self._can(operation)]
         for start in range(0, len(dated), cut):
             piece = dated[start : start + cut]
-            assert self.journal.commit(piece) == [self.model.do(each) for each in piece]
+            found = [_blurred(result) for result in self.journal.commit(piece)]
+            assert found == [self.model.do(each) for each in piece]
+
+    def _can(self, operation: Operation) -> bool:
+        return not isinstance(operation, Transact) or isinstance(self.journal, Transactional)
 
     def _dated(self, operation: Operation) -> Operation:
+        if isinstance(operation, Transact):
+            return replace(operation, time=self.now)
         if not isinstance(operation, Append):
             return operation
         fields: dict[str, Any] = {
@@ -292,6 +361,14 @@ class JournalMachine(RuleBasedStateMachine):
         opening = self.journal.open("process")
         assert (opening.last, opening.clean) == (len(self.model.log), clean)
         self.model.reopen(clean=clean)
+
+    @invariant()
+    def the_tables_are_true(self) -> None:
+        """Whatever was refused, what is in the program's own table is what took effect."""
+        if isinstance(self.journal, Transactional):
+            query = Statement("SELECT id FROM own ORDER BY rowid", ((),))
+            found = self.journal.preview(Transact(()), query)
+            assert found == [(each,) for each in self.model.written]
 
     @invariant()
     def the_figures_are_true(self) -> None:
