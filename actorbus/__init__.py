@@ -29,12 +29,13 @@ The way of one event, and the map of the house (a file may import those above it
                 options       every option of a subscription, checked
                 subscription  patterns, handler, policies; the books of its deliveries
                 delivery workplace worker threaded keyed    take, call, ack, retry, give up
+                commits       how long commits take, and how much is in each
+                work          what is done with a journal at one go
+                scribe        what a bus does, brought into its journal: many things in a commit
+                transaction   what a handler writes together with its acknowledgement
                 staff         the workers of one actor, and what they hand back
                 actor hooks   a handler with state; its instances and what they do at start and stop
                 life          one actor from start to end: restart, suspension, stop
-                work          what is done with a journal at one go
-                commits       how long they take, and how much is in each
-                scribe        what a bus does, brought into its journal: many things in a commit
                 archive       dead letters and history in the journal
                 ends          how its deliveries ended, for whoever has published them
                 window        what a durable subscription has read and not settled
@@ -52,7 +53,7 @@ The way of one event, and the map of the house (a file may import those above it
                 traffic       from a publish to the inboxes, and from a failure to the store
                 engine        the state of a running bus, and what its parts ask of it
                 asking explain closing running
-                looking listening lifecycle plain bus    what users hold
+                looking listening tables lifecycle plain bus    what users hold
     wing        metrics
                 journal       where a durable bus keeps its events: memory, sqlite
     doors       streams  testing  cli
@@ -95,6 +96,7 @@ from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import EventStream
 from actorbus.topic import Pattern
+from actorbus.transaction import Transaction
 from actorbus.watch import Settlement
 from actorbus.words import (
     ActorState,
@@ -155,6 +157,7 @@ __all__ = [
     "Strategy",
     "Subscription",
     "Supervisor",
+    "Transaction",
     "TransactionError",
     "TransportError",
     "event_bus",

@@ -35,13 +35,14 @@ from actorbus.plain import plain_first
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.supervisor import Supervisor
+from actorbus.tables import Tables
 from actorbus.topic import check_topic
 from actorbus.words import Strategy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class EventBus(Lifecycle, Listening, Asking, Looking):
+class EventBus(Lifecycle, Listening, Asking, Looking, Tables):
     """Events inside a process with the guarantees of a broker.
 
     Every subscriber is a supervised actor with its own bounded mailbox. The bus starts by itself at

@@ -1,8 +1,9 @@
 """How a handler wants to be called, found once, when it subscribes.
 
-A handler takes one argument. Its first parameter's annotation decides what that is: the event, the
-payload converted to a dataclass, ``msgspec.Struct``, ``TypedDict`` or pydantic model, or else the
-payload as it is. Nothing is inspected per event.
+A handler takes one argument; one with an inbox takes its transaction as a second. The first
+parameter's annotation decides what it gets: the event, the payload converted to a dataclass,
+``msgspec.Struct``, ``TypedDict`` or pydantic model, or else the payload as it is. Nothing is
+inspected per event.
 
 `inspect` takes 25 us for a handler, as long as all else that makes an actor. A plain function or
 method says the same with its code object, in 1 us; everything else is inspected.
@@ -58,23 +59,24 @@ class InvalidPayload(Exception):  # noqa: N818 not an error users see: it carrie
     """A payload does not fit the handler's annotation; ``__cause__`` says why."""
 
 
-def inspect_handler(handler: Any) -> Signature:
+def inspect_handler(handler: Any, arguments: int = 1) -> Signature:
     """Find out how a handler wants to be called.
 
     Args:
         handler: A function, method, partial or object with ``__call__``.
+        arguments: What it takes: one, or with an inbox two.
 
     Returns:
         How to call it.
 
     Raises:
-        ConfigurationError: It cannot be called with one argument, is a generator, or its annotation
-            cannot be resolved.
+        ConfigurationError: It cannot be called with so many arguments, is a generator, or its
+            annotation cannot be resolved.
     """
     if not callable(handler):
         raise ConfigurationError(f"a handler must be callable, not {type(handler).__name__}")
     function = _function(handler)
-    annotation = _plain_annotation(function) if function is handler else _NOT_PLAIN
+    annotation = _plain_annotation(function, arguments) if function is handler else _NOT_PLAIN
     if annotation is not _NOT_PLAIN:
         is_async = bool(function.__code__.co_flags & inspect.CO_COROUTINE)
     else:
@@ -83,7 +85,7 @@ def inspect_handler(handler: Any) -> Signature:
                 f"handler {describe(handler)} is a generator function and would never run: "
                 "use return, or iterate over bus.events()"
             )
-        annotation = _first_annotation(handler)
+        annotation = _first_annotation(handler, arguments)
         is_async = any(inspect.iscoroutinefunction(each) for each in (function, handler))
     if isinstance(annotation, str):
         annotation = _resolve(handler, function, annotation)
@@ -120,7 +122,7 @@ def _function(handler: Any) -> Any:
     return getattr(handler, "__call__", handler)  # noqa: B004 the method itself is wanted
 
 
-def _plain_annotation(function: Any) -> Any:
+def _plain_annotation(function: Any, arguments: int) -> Any:
     """Return the first annotation of a function or method whose code object says it all.
 
     Returns:
@@ -135,8 +137,8 @@ def _plain_annotation(function: Any) -> Any:
     code = function.__code__
     required = code.co_argcount - len(function.__defaults__ or ())
     if (
-        code.co_argcount <= bound
-        or required > bound + 1
+        code.co_argcount < bound + arguments
+        or required > bound + arguments
         or code.co_kwonlyargcount
         or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
     ):
@@ -144,16 +146,17 @@ def _plain_annotation(function: Any) -> Any:
     return function.__annotations__.get(code.co_varnames[bound])
 
 
-def _first_annotation(handler: Any) -> Any:
+def _first_annotation(handler: Any, arguments: int) -> Any:
     try:
         signature = inspect.signature(handler)
     except ValueError:
         return None  # a builtin that does not tell
     try:
-        signature.bind(None)
+        signature.bind(*[None] * arguments)
     except TypeError as error:
+        what = "one argument" if arguments == 1 else "two arguments with inbox=True, (data, tx)"
         raise ConfigurationError(
-            f"handler {describe(handler)}{signature} must take one argument: {error}"
+            f"handler {describe(handler)}{signature} must take {what}: {error}"
         ) from error
     annotation = next(iter(signature.parameters.values())).annotation
     return None if annotation is inspect.Parameter.empty else annotation

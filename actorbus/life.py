@@ -88,7 +88,7 @@ class Life(Staff):
 
     def _hire(self) -> None:
         if self.hooks is not None:  # not before: a bound method is one more object to collect
-            self.call = self.sub.handler = self.hooks.receive
+            self.handled_by(self.hooks.receive)
         super()._hire()
 
     # -- states -----------------------------------------------------------------------------------

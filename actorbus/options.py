@@ -43,6 +43,9 @@ class SubscribeOptions(TypedDict, total=False):
             twice at the same time and stays in order.
         group: Each event goes to exactly one member of the group.
         durable: Name of a durable subscription; needs a journal or a transport.
+        inbox: The handler takes ``(data, tx)``, and what it writes with the `Transaction` is
+            committed together with its acknowledgement, once for each event id; needs `durable`
+            and a journal with tables, such as ``sqlite:///events.db``; default False.
         guarantee: ``"at_least_once"`` (default) or ``"at_most_once"``.
         exclude: Patterns of topics it does not want.
         replay: First deliver the last so many matching events of the history; default 0.
@@ -61,6 +64,7 @@ class SubscribeOptions(TypedDict, total=False):
     key: Key | None
     group: str | None
     durable: str | None
+    inbox: bool
     guarantee: Guarantee | str
     exclude: str | Iterable[str]
     replay: int
@@ -82,6 +86,7 @@ class Options:
     key: Callable[[Event], Hashable] | None
     group: str | None
     durable: str | None
+    inbox: bool
     guarantee: Guarantee
     exclude: tuple[Pattern, ...]
     replay: int
@@ -142,6 +147,7 @@ def _in_one_form(given: Mapping[str, Any]) -> Options:
         key=_key(given.get("key")),
         group=_optional_text("group", given.get("group")),
         durable=_optional_text("durable", given.get("durable")),
+        inbox=_flag("inbox", given.get("inbox", False)),
         guarantee=once,
         exclude=_patterns(given.get("exclude", ())),
         replay=whole("replay", given.get("replay", 0)),
@@ -169,6 +175,10 @@ def _check_combinations(given: Mapping[str, Any], signature: Signature) -> None:
         (
             durable and overflow != Overflow.BLOCK,
             f"durable with overflow={str(overflow)!r}: its backlog lives in the journal",
+        ),
+        (
+            bool(given.get("inbox")) and not durable,
+            "inbox without durable: what is written with an acknowledgement needs one that lasts",
         ),
         (
             bool(given.get("group")) and bool(given.get("replay")),

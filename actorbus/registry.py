@@ -27,6 +27,7 @@ from actorbus.subscription import Bus, Subscription
 from actorbus.supervisor import Supervisor
 from actorbus.tap import Tap, parse_patterns
 from actorbus.topic import Pattern
+from actorbus.transaction import check_tables
 from actorbus.words import DeadReason
 from actorbus.workplace import Host
 
@@ -86,7 +87,7 @@ class Registry:
         parsed = _one_or_more(patterns)
         if isinstance(handler, type) and issubclass(handler, Actor):
             raise ConfigurationError(f"{handler.__qualname__} is an Actor: use spawn()")
-        signature = inspect_handler(handler)
+        signature = inspect_handler(handler, _arguments(options))
         checked = self._checked(options, signature)
         name = self._name(options.get("name"), handler)
         sub = Subscription(
@@ -113,12 +114,12 @@ class Registry:
                 f"the factory must return an Actor, not {type(first).__name__}"
             )
         parsed = parse_patterns(first.patterns if patterns is None else patterns)
-        signature = inspect_handler(first.receive)
+        given = {**_class_options(first), **options}
+        signature = inspect_handler(first.receive, _arguments(given))
         if not signature.is_async:
             raise ConfigurationError(f"{type(first).__qualname__}.receive must be `async def`")
         if getattr(first.receive, "__func__", None) is Actor.receive:
             raise ConfigurationError(f"{type(first).__qualname__} has no receive()")
-        given = {**_class_options(first), **options}
         checked = self._checked(given, signature)
         name = self._name(given.get("name"), type(first))
         sub = Subscription(
@@ -154,10 +155,13 @@ class Registry:
 
     def _checked(self, given: Mapping[str, Any], signature: Signature) -> Options:
         options = check_options(given, signature)
-        if options.durable is not None and self._owner.recorder is None:
+        recorder = self._owner.recorder
+        if options.durable is not None and recorder is None:
             raise ConfigurationError(
                 "durable needs a bus with a journal or a transport, and this bus has neither"
             )
+        if options.inbox and recorder is not None:
+            check_tables(recorder.scribe.journal)
         return options
 
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
@@ -344,6 +348,11 @@ class Registry:
         """Return the labels of those durable subscriptions that have one of their own."""
         durables = ((sub.options.durable, label) for sub, label in self._labels.items())
         return {name: label for name, label in durables if name is not None}
+
+
+def _arguments(options: Mapping[str, Any]) -> int:
+    """Return how many arguments a handler takes."""
+    return 2 if options.get("inbox") else 1
 
 
 def _one_or_more(patterns: Any) -> tuple[Pattern, ...]:

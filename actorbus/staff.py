@@ -25,8 +25,9 @@ from actorbus.handler import preparation
 from actorbus.keyed import KeyedThreadWorker, KeyedWorker, Keys
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
-from actorbus.threaded import ThreadWorker, call_plain
+from actorbus.threaded import ThreadWorker
 from actorbus.threads import Job
+from actorbus.transaction import calling
 from actorbus.words import ActorState, DeadReason, Overflow
 from actorbus.worker import POISON, Worker
 from actorbus.workplace import Host
@@ -72,7 +73,7 @@ class Staff:
         sub.inbox.parking = self.keys
         pushes_out = options.overflow in (Overflow.DROP_OLD, Overflow.LATEST)
         self.together = options.concurrency == 1 and not pushes_out
-        self.call: Callable[[Any], Any] = self._inline if options.inline else sub.handler
+        self.handled_by(sub.handler)
         self.prepare = preparation(sub.signature, copies=host.copies)
         self.context: Context = copy_context()
         if in_hand.get() is not None:  # subscribing in a handler passes no event on
@@ -383,8 +384,10 @@ class Staff:
         """Run a job in a thread of the bus."""
         self.host.lend(job, self.sub.name)
 
-    async def _inline(self, argument: Any) -> Any:
-        return call_plain(self.sub.handler, argument)
+    def handled_by(self, handler: Any) -> None:
+        """Let a handler take the deliveries from now on."""
+        self.sub.handler = handler
+        self.call: Callable[[Any], Any] = calling(self.sub)
 
 
 _NONE: deque[Delivery] = deque(maxlen=0)  # shared by all that have had no delivery interrupted

@@ -33,6 +33,7 @@ class Bus(Exchange, Protocol):
 
     backlog: Backlog
     face: Any  # the `EventBus`
+    recorder: Any  # the way into the journal, if there is one
 
     def book(self) -> None:
         """Bring the books up to what was published."""

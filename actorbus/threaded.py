@@ -83,7 +83,7 @@ class Hop:
     def run(self) -> Callable[[], None]:
         """Handle the receipts, in the thread; return what tells the loop of the end."""
         worker = self._worker
-        handler, clock = worker.life.sub.handler, self._loop.time
+        handler, clock = worker.life.call, self._loop.time
         for index, receipt in enumerate(self.receipts):
             with self.lock:
                 if index >= self.limit:

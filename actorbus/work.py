@@ -15,6 +15,7 @@ import msgspec
 from actorbus.commits import Commits
 from actorbus.errors import JournalError
 from actorbus.journal.base import Append, Bury, Journal, Operation, Result
+from actorbus.journal.effects import Transact
 
 log = logging.getLogger("actorbus")
 
@@ -72,7 +73,8 @@ class Work(msgspec.Struct, eq=False):
         """Commit what may need no room: what comes from outside waits longest, events first."""
         self.results = found = cast("list[Result]", [None] * len(self.operations))
         tried = [[*range(len(self.operations))]]
-        for without in (Bury,), (Append,), (Append, Bury):
+        fewer = (Bury,), (Bury, Transact), (Append, Transact), (Append, Bury, Transact)
+        for without in fewer:
             kept = [i for i, each in enumerate(self.operations) if not isinstance(each, without)]
             if not kept or kept in tried:
                 continue

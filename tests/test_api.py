@@ -22,7 +22,7 @@ PROMISED = {
     "ActorBusError", "AskFailedError", "AskTimeoutError", "BusClosedError", "BusNotRunningError",
     "ConfigurationError", "DeadlockError", "InvalidPatternError", "InvalidTopicError",
     "JournalCorruptError", "JournalError", "JournalFullError", "JournalLockedError",
-    "MailboxFullError", "NoResponderError", "PayloadError", "TransactionError",
+    "MailboxFullError", "NoResponderError", "PayloadError", "Transaction", "TransactionError",
     "TransportError",
 }  # fmt: skip
 

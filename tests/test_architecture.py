@@ -31,11 +31,12 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     },
     (
         "encoding", "lag", "extra", "receipt", "backlog", "admission", "lot", "options",
-        "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "staff", "actor",
-        "hooks", "life", "commits", "work", "scribe", "archive", "ends", "window", "retention",
-        "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry", "replays",
-        "survey", "custody", "waiting", "intake", "traffic", "engine", "explain", "closing",
-        "asking", "running", "looking", "listening", "lifecycle", "plain", "bus",
+        "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "commits", "work",
+        "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends", "window",
+        "retention", "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry",
+        "replays", "survey", "custody", "waiting", "intake", "traffic", "engine", "explain",
+        "closing", "asking", "running", "looking", "listening", "tables", "lifecycle", "plain",
+        "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

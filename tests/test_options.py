@@ -49,7 +49,8 @@ def test_the_options_are_those_of_the_contract() -> None:
     """`subscribe` knows exactly the documented options."""
     assert set(SubscribeOptions.__annotations__) == {
         "name", "mailbox", "overflow", "put_timeout", "retry", "restart", "on_failure", "timeout",
-        "concurrency", "key", "group", "durable", "guarantee", "exclude", "replay", "inline",
+        "concurrency", "key", "group", "durable", "inbox", "guarantee", "exclude", "replay",
+        "inline",
     }  # fmt: skip
     assert list(inspect.signature(EventBus.subscribe).parameters)[:3] == [
         "self", "patterns", "handler",

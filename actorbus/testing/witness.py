@@ -56,12 +56,13 @@ class Witness(Arrivals):
         self, real: Any, patterns: Any, handler: Any, parent: Any, options: Any
     ) -> Any:
         sub = real(patterns, handler, parent, options)
+        life: Any = sub.life
         book = self.books.get(sub) or self._enter(sub)
         book.state = sub.state
         if sub.threaded or sub.options.inline:
-            sub.handler = PlainHandler(self, book, handler)
+            life.handled_by(PlainHandler(self, book, handler))
         else:
-            sub.life.call = self._watched(book, handler)
+            life.call = self._watched(book, handler)
         return sub
 
     def _add_actor(self, real: Any, factory: Any, patterns: Any, parent: Any, options: Any) -> Any:

@@ -307,7 +307,7 @@ def test_a_file_of_the_version_before_is_brought_up(tmp_path: Path) -> None:
     journal.commit([Append(grave.entry), Join("billing", ("**",), 10), Bury(grave)])
     journal.close(clean=True)
     before = sqlite3.connect(path)
-    before.executescript("DROP TABLE marked; PRAGMA user_version=1")
+    before.executescript("DROP TABLE marked; DROP TABLE effect; PRAGMA user_version=1")
     before.close()
 
     for marked in ({}, {"billing": 1}):
