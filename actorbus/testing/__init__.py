@@ -49,6 +49,7 @@ the marks ``actorbus`` and ``virtual_time``. Nothing here is needed in productio
 
     journal_model     what a journal should do, and a machine that compares one with it
     journal_contract  the suite any journal must pass
+    journal_tables    and one that keeps tables of the program's own
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ from actorbus.journal.base import (
     Settle,
 )
 from actorbus.journal.sqlite import SqliteJournal
-from actorbus.testing.journal_contract import JournalContract
+from actorbus.testing.journal_tables import TableContract
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
 
 
-class TestSqliteJournal(JournalContract):
+class TestSqliteJournal(TableContract):
     """Every guarantee, on a disk."""
 
     def make(self, place: Path, **options: Any) -> SqliteJournal:
