@@ -1,0 +1,42 @@
+"""Effectively once in a real process that is killed: each event's effect is there, and once."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import effects
+from tests.e2e.lives import Durability
+from tests.e2e.test_promise import KILLS, begin, end
+
+if sys.platform == "win32":
+    pytest.skip("it has no kill -9", allow_module_level=True)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_whenever_it_is_killed_an_acknowledged_event_takes_effect_once(
+    tmp_path: Path, durability: Durability
+) -> None:
+    """For each of three subscriptions, though all but a few events are published twice."""
+    chance = random.Random(f"{durability} {KILLS}")  # noqa: S311 - only when to kill
+    for life in range(KILLS):
+        process = begin(effects.live, tmp_path, durability, life)
+        process.join(chance.random() ** 2 * 1.2)
+        assert process.exitcode is None, "it has ended by itself"
+        process.kill()
+        process.join()
+    assert end(begin(effects.live, tmp_path, durability, KILLS, last=True)) == 0
+
+    found = effects.look(tmp_path)
+    sys.stdout.write(f"\n{durability}: {found}\n")
+    assert found.acknowledged > 0
+    assert found.missing == []
+    assert found.double == []
+    assert found.invented == set()
+    assert found.left == 0
+    assert found.runs > found.rows, "nothing was tried twice: this has shown nothing"
