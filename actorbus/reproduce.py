@@ -25,9 +25,10 @@ MATCHED = 160  # characters of the error's text
 ITS_OWN = (DeadReason.REJECTED, DeadReason.RETRIES_EXHAUSTED, DeadReason.INVALID_PAYLOAD)
 """The reasons that are the handler's; the others have to do with the mailbox or the bus."""
 
+_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _TAKEN = (
     "DATA", "HANDLER", "HEADERS", "KEY", "EventBus", "RetryPolicy", "asyncio", "bus", "letter",
-    "letters", "pytest", "re", "receipt", "reproduce",
+    "letters", "pytest", "re", "receipt", "reproduce", "tmp_path",
 )  # fmt: skip
 
 
@@ -78,6 +79,10 @@ class _Test:
         self._options += [f"timeout={timeout!r}"] * (timeout is not None)
         self._options += ["inline=True"] * inline
         self._handler = handler if handler is not None else _found(letter.subscription)
+        self._inbox = _takes_transaction(self._handler)
+        if self._inbox:
+            self._options += ['durable="reproduced"', "inbox=True"]
+            self._todo.append("create the tables it writes, in bus.transaction()")
 
     def source(self) -> str:
         """Return the whole module."""
@@ -95,10 +100,10 @@ class _Test:
             "import pytest", "",
             "from actorbus import EventBus, RetryPolicy", *self._names.lines(), "",
             *given, *self._placeholder, "", "",
-            f"def {self._test}():",
+            f"def {self._test}({'tmp_path' * self._inbox}):",
             *(todo if self._todo else []),
             "    async def reproduce():",
-            '        async with EventBus("reproduction") as bus:',
+            f"        async with {self._bus()} as bus:",
             f"            {listening}",
             f"            receipt = {publishing}",
             "            await receipt.settled()",
@@ -130,6 +135,10 @@ class _Test:
         except Unwritable as why:
             self._todo.append(f"rebuild the {what}, which is not written here: {why}")
             return f"None  # TODO: {_line(str(why))}; it was {_line(_show(value))}"
+
+    def _bus(self) -> str:
+        journal = ', journal=f"sqlite:///{tmp_path}/events.db"' * self._inbox
+        return f'EventBus("reproduction"{journal})'
 
     def _listening(self) -> str:
         """Return the statement that subscribes."""
@@ -208,6 +217,21 @@ def _found(subscription: str) -> Any:
             return None
         return found
     return None
+
+
+def _takes_transaction(handler: Any) -> bool:
+    """Return whether a handler takes ``(data, tx)``: it had an inbox."""
+    try:
+        method = isinstance(handler, tuple)
+        parameters = inspect.signature(getattr(*handler) if method else handler).parameters
+    except Exception:  # noqa: BLE001 a user's object: anything may be wrong
+        return False
+    needed = [
+        each
+        for each in parameters.values()
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, _EITHER)
+    ]
+    return len(needed) > 1 + method
 
 
 def _matched(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorbus import Actor, DeadLetter, DeadReason, Event, EventBus, RetryPolicy
+from actorbus import Actor, DeadLetter, DeadReason, Event, EventBus, RetryPolicy, Transaction
 from actorbus.literal import Names, Unwritable, write
 from actorbus.testing import run
 
@@ -206,6 +207,37 @@ def test_what_cannot_be_written_is_a_todo_that_fails(pytester: pytest.Pytester, 
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"*Failed: TODO: *{says}*"])
+
+
+async def book(data: Any, tx: Transaction) -> None:
+    tx.execute("INSERT INTO booked VALUES(?)", (data,))
+    await tx.fetch("SELECT * FROM booked")
+    raise BankError("closed")
+
+
+def test_a_handler_with_an_inbox_gets_its_transaction(
+    pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    """In a journal of the test's own; the tables are left to whoever knows them."""
+    table = "CREATE TABLE booked(it)"
+
+    async def main() -> DeadLetter:
+        async with EventBus(journal=f"sqlite:///{tmp_path}/events.db") as bus:
+            async with bus.transaction() as tx:
+                tx.execute(table)
+            bus.subscribe("a", book, durable="d", inbox=True, retry=ONCE)
+            await bus.publish("a", 1)
+            await bus.settle()
+        [letter] = bus.dead_letters
+        return letter
+
+    source = run(main).as_pytest()
+    outcome(pytester, source).stdout.fnmatch_lines(["*TODO: create the tables it writes*"])
+    lines = [line for line in source.splitlines() if "pytest.fail" not in line]
+    [place] = [number for number, line in enumerate(lines) if "bus.subscribe(" in line]
+    creating = "            async with bus.transaction() as tx:"
+    lines[place:place] = [creating, f"                tx.execute({table!r})"]
+    outcome(pytester, "\n".join(lines)).assert_outcomes(passed=1)
 
 
 def test_a_letter_from_storage_finds_its_handler(pytester: pytest.Pytester) -> None:
