@@ -54,7 +54,7 @@ def blocking(
     if loop is None or not loop.is_running() or loop is _get_running_loop():
         coroutine.close()
         if loop is not None and loop is _get_running_loop():
-            raise RuntimeError("wait() would block the event loop: use `await`")
+            raise RuntimeError("waiting here would block the event loop: use `await`")
         raise BusNotRunningError(bus)
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     over = math.inf if timeout is None else time.monotonic() + timeout

@@ -16,7 +16,8 @@ Invariant: a handler that does not return writes nothing, and one whose delivery
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from actorbus import world
@@ -53,6 +54,10 @@ class HandledBefore(BaseException):
     """
 
 
+_FAILURE = (Exception, BaseExceptionGroup, HandledBefore)
+"""What comes of it: where the handler has a task group, a group of it and others."""
+
+
 class Transaction:
     """Writes tables of your own in the journal's database.
 
@@ -66,7 +71,10 @@ class Transaction:
     to the connection (PRAGMA, ATTACH, BEGIN and the like) is refused; foreign keys are not checked.
     """
 
-    __slots__ = ("_bus", "_durable", "_event", "_loop", "_open", "_scribe", "_seq", "_statements")
+    __slots__ = (
+        "_bus", "_durable", "_event", "_is_done", "_is_open", "_loop", "_scribe", "_seq",
+        "_statements",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -84,7 +92,8 @@ class Transaction:
         self._event = event
         self._seq = seq
         self._statements: list[Statement] = []
-        self._open = True
+        self._is_open = True
+        self._is_done = False  # as far as is known: whether the event has taken effect
 
     def execute(self, sql: str, parameters: Given = ()) -> None:
         """Put a statement down; it runs when the handler has returned.
@@ -118,7 +127,8 @@ class Transaction:
         Everything that was committed before is seen, and what others commit from now on is not:
         where several handlers write the same rows, let the statement itself work out what is new
         (``SET total = total + ?``) rather than the handler. Keep it short: everybody's commits
-        wait for it.
+        wait for it. Where the event turns out to have taken effect already it does not return:
+        the handler is left, and its delivery acked.
 
         Args:
             sql: One statement that reads.
@@ -136,6 +146,7 @@ class Transaction:
         """
         found = await self._preview(self._checked(sql, [parameters]))
         if found is None:
+            self._is_done = True
             raise HandledBefore
         if isinstance(found, TransactionError):
             raise found
@@ -157,7 +168,7 @@ class Transaction:
         self._statements.append(self._checked(sql, rows))
 
     def _checked(self, sql: str, rows: Iterable[Given]) -> Statement:
-        if not self._open:
+        if not self._is_open:
             raise RuntimeError("this transaction is over: its handler has returned")
         if not isinstance(sql, str):
             raise TransactionError(sql, "a statement is text")
@@ -166,7 +177,7 @@ class Transaction:
     # -- for the engine ---------------------------------------------------------------------------
 
     def _close(self) -> None:
-        self._open = False
+        self._is_open = False
 
     @property
     def _transact(self) -> Transact:
@@ -210,32 +221,24 @@ class Inbox:
 
     async def on_loop(self, data: Any) -> Any:
         """Handle a delivery on the loop; `data` is what the handler takes."""
-        sub, delivery = self._sub, _Delivery(self._sub)
+        sub, delivery, reply = self._sub, _Delivery(self._sub), None
         if delivery.doubtful and await delivery.is_done():
             return None
-        try:
+        with delivery.handling() as tx:
             if sub.signature.is_async:
-                reply = await sub.handler(data, delivery.tx)
+                reply = await sub.handler(data, tx)
             else:
-                reply = call_plain(lambda given: sub.handler(given, delivery.tx), data)
-        except HandledBefore:
-            return None
-        finally:
-            delivery.tx._close()
+                reply = call_plain(lambda given: sub.handler(given, tx), data)
         await delivery.commit()
         return reply
 
     def in_thread(self, data: Any) -> Any:
         """Handle a delivery in a thread."""
-        sub, delivery = self._sub, _Delivery(self._sub)
+        sub, delivery, reply = self._sub, _Delivery(self._sub), None
         if delivery.doubtful and self._wait(delivery.is_done()):
             return None
-        try:
-            reply = call_plain(lambda given: sub.handler(given, delivery.tx), data)
-        except HandledBefore:
-            return None
-        finally:
-            delivery.tx._close()
+        with delivery.handling() as tx:
+            reply = call_plain(lambda given: sub.handler(given, tx), data)
         self._wait(delivery.commit())
         return reply
 
@@ -247,11 +250,10 @@ class _Delivery:
     """What is in hand when a handler is called; when it returns that may be something else.
 
     Attributes:
-        tx: For the handler.
         doubtful: Whether the event may have taken effect, as far as is known here.
     """
 
-    __slots__ = ("_hand", "_receipt", "doubtful", "tx")
+    __slots__ = ("_hand", "_receipt", "_tx", "doubtful")
 
     def __init__(self, sub: Subscription) -> None:
         hand: Any = in_hand.get()
@@ -261,11 +263,22 @@ class _Delivery:
         self._hand, self._receipt = hand, receipt
         scribe, name = sub.bus.recorder.scribe, sub.options.durable or ""
         event = receipt.event.id
-        self.tx = Transaction(sub.bus.name, sub.loop, scribe, name, event, receipt.logged)
+        self._tx = Transaction(sub.bus.name, sub.loop, scribe, name, event, receipt.logged)
 
     async def is_done(self) -> bool:
         """Ask the journal whether the event has taken effect."""
-        return await self.tx._preview() is None
+        return await self._tx._preview() is None
+
+    @contextmanager
+    def handling(self) -> Iterator[Transaction]:
+        """Give the handler its transaction; one that learns that all is done may fail."""
+        try:
+            yield self._tx
+        except _FAILURE:
+            if not self._tx._is_done:
+                raise
+        finally:
+            self._tx._close()
 
     async def commit(self) -> None:
         """Bring about what the handler has put down.
@@ -276,7 +289,7 @@ class _Delivery:
         """
         if self._hand.receipt is not self._receipt:
             raise RuntimeError("the delivery was taken from its handler before that returned")
-        await self.tx._commit()
+        await self._tx._commit()
 
 
 def calling(sub: Subscription) -> Callable[[Any], Any]:

@@ -168,6 +168,25 @@ async def test_a_handler_of_an_event_that_took_effect_need_not_go_on(
         assert await written(bus) == ["first"]
 
 
+async def test_it_is_left_in_a_task_group_too(make_bus: Make, tmp_path: Path) -> None:
+    """Though that makes a group of what it raises."""
+    bus = make_bus(journal=SqliteJournal(tmp_path / "events.db", window=0.0))
+
+    async def handle(event: Event, tx: Transaction) -> None:
+        tx.execute("INSERT INTO own VALUES(?)", (event.data,))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tx.fetch("SELECT 1 FROM own"))
+
+    bus.subscribe("a:*", handle, durable="d", inbox=True, retry=ONCE)
+    async with bus:
+        await create(bus)
+        for data in "first", "second":
+            await bus.publish("a:b", data, id="one")
+        await bus.settle()
+        assert not list(bus.dead_letters)
+        assert await written(bus) == ["first"]
+
+
 async def test_each_subscription_has_an_inbox_of_its_own(bus: EventBus) -> None:
     """An event takes effect once for each of two."""
     for name in "one", "two":
@@ -262,7 +281,7 @@ async def test_a_statement_cannot_hold_up_everybody(
     bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that does not end is given up, its attempt has failed, and the others go on."""
-    monkeypatch.setattr(transacting, "STEPS", 100_000)
+    monkeypatch.setattr(transacting, "ROUND", 1_000)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
 
     async def handle(data: int, tx: Transaction) -> None:

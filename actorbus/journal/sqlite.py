@@ -256,7 +256,7 @@ class SqliteJournal:
 
         with self._working() as store:
             try:
-                return store.run(look)
+                return self._in_reserve(store, look)  # it is taken back, and fills nothing
             except transacting.Seen as seen:
                 return seen.found
 
@@ -323,7 +323,7 @@ class SqliteJournal:
                 raise JournalFullError(
                     f"it has no room: it may take {self._limit} bytes, its disk has {self._free()} "
                     "free, and all that is in it is needed by a durable subscription, is a dead "
-                    "letter, or a table of its own"
+                    "letter, or is in the program's tables"
                 )
 
     def _in_reserve(self, store: Store, action: Action[T]) -> T:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 from actorbus.errors import TransactionError
@@ -24,8 +25,10 @@ from actorbus.journal.head import Head
 from actorbus.journal.schema import TABLES, encode
 from actorbus.journal.trouble import code_of
 
-STEPS = 50_000_000
-"""Instructions of SQLite one statement may take: some seconds, in which all commits wait."""
+ROUND = 1_000_000
+"""Instructions of SQLite's machine after which it asks whether to go on."""
+ROUNDS = 50
+"""How often a transaction may go on: some seconds, in which all commits wait."""
 
 _TAKEN = {statement.split("(")[0].split()[2] for statement in TABLES} | {"sqlite_dbpage"}
 _READS = {
@@ -173,7 +176,7 @@ def _guarded(connection: sqlite3.Connection, allowed: dict[int, int]) -> Iterato
     """Let statements do only what is allowed; give a list that says why one was refused."""
     refusals: list[str] = []
     connection.set_authorizer(partial(_judge, allowed, refusals))
-    connection.set_progress_handler(partial(_give_up, refusals), STEPS)
+    connection.set_progress_handler(partial(_grow_impatient, refusals, count()), ROUND)
     try:
         yield refusals
     finally:
@@ -194,6 +197,9 @@ def _judge(allowed: dict[int, int], refusals: list[str], action: int, *given: An
     return sqlite3.SQLITE_OK
 
 
-def _give_up(refusals: list[str]) -> int:
+def _grow_impatient(refusals: list[str], rounds: Iterator[int]) -> bool:
+    """Return whether to give up; counted here, for SQLite counts on from one run to the next."""
+    if next(rounds) < ROUNDS:
+        return False
     refusals.append("it takes too long, and everybody waits for it")
-    return 1
+    return True

@@ -26,7 +26,7 @@ def test_whenever_it_is_killed_an_acknowledged_event_takes_effect_once(
     chance = random.Random(f"{durability} {KILLS}")  # noqa: S311 - only when to kill
     for life in range(KILLS):
         process = begin(effects.live, tmp_path, durability, life)
-        process.join(chance.random() ** 2 * 1.2)
+        process.join(chance.random() ** 2 * 2.4)
         assert process.exitcode is None, "it has ended by itself"
         process.kill()
         process.join()

@@ -231,6 +231,19 @@ def test_who_rolls_everything_back_is_left_out(journal: SqliteJournal, spoiling:
     assert journal.status().cursors == {"billing": 1}
 
 
+def test_a_statement_that_is_run_often_is_not_one_that_takes_long(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it took before does not count: each transaction has the same patience."""
+    monkeypatch.setattr("actorbus.journal.transacting.ROUND", 100)
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) "
+    short = put(f"{numbers} INSERT INTO own(it) SELECT i FROM n")  # noqa: S608
+
+    assert journal.commit([short] * 100) == [True] * 100
+    long = put(f"{numbers} INSERT INTO own(it) SELECT a.i FROM n AS a, n AS b, n AS c")  # noqa: S608
+    assert why(journal.commit([long])[0]) == "it takes too long, and everybody waits for it"
+
+
 def test_text_is_text_to_a_program_and_bytes_to_the_journal(journal: SqliteJournal) -> None:
     """A preview leaves the connection as it was, whatever it finds."""
     assert rows(journal, "SELECT 'ü', x'ff', 1, 1.5, NULL") == [("ü", b"\xff", 1, 1.5, None)]

@@ -35,6 +35,7 @@ from actorbus import (
     Strategy,
     Subscription,
     Supervisor,
+    Transaction,
     event_bus,
 )
 
@@ -209,6 +210,22 @@ async def buried(bus: EventBus) -> None:
     assert_type(letters.list(reason="poison"), list[DeadLetter])
     assert_type(await letters.replay(subscription="mail"), int)
     assert_type(await letters.discard("dl-1"), int)
+
+
+async def wrote(bus: EventBus) -> None:
+    async def handle(event: Event, tx: Transaction) -> None:
+        tx.execute("INSERT INTO own VALUES(?, ?)", (event.id, b""))
+        tx.execute("INSERT INTO own VALUES(:id, NULL)", {"id": event.id})
+        tx.executemany("DELETE FROM own WHERE id = ?", [[1], [2.5]])
+        assert_type(await tx.fetch("SELECT id FROM own"), list[tuple[Any, ...]])
+
+    def in_a_thread(data: dict[str, Any], tx: Transaction) -> None:
+        assert_type(tx.fetch_blocking("SELECT 1"), list[tuple[Any, ...]])
+
+    bus.subscribe("a:*", handle, durable="d", inbox=True)
+    bus.subscribe("a:*", in_a_thread, durable="e", inbox=True)
+    async with bus.transaction() as tx:
+        assert_type(tx, Transaction)
 
 
 async def looked_at(bus: EventBus) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.fault import Fault
-from tests.mutants.faults import failing, living, mailboxes, matching, publishing
+from tests.mutants.faults import failing, living, mailboxes, matching, publishing, transacting
 
 FAULTS: tuple[Fault, ...] = (
     *matching.FAULTS,
@@ -11,4 +11,5 @@ FAULTS: tuple[Fault, ...] = (
     *mailboxes.FAULTS,
     *failing.FAULTS,
     *living.FAULTS,
+    *transacting.FAULTS,
 )
