@@ -58,8 +58,9 @@ ONLY_IN = {
     "pytest": {"testing"},
     "pytest_asyncio": {"testing"},
     "sqlite3": {
-        "journal.head", "journal.pruning", "journal.reading", "journal.schema", "journal.sqlite",
-        "journal.store", "journal.transacting", "journal.trouble", "journal.writing",
+        "journal.head", "journal.pruning", "journal.reading", "journal.room", "journal.schema",
+        "journal.sqlite", "journal.store", "journal.transacting", "journal.trouble",
+        "journal.writing",
     },
     "nats": set[str](),
 }  # fmt: skip

@@ -603,7 +603,7 @@ async def test_a_full_journal_fails_the_attempt_and_loses_nothing(
         await create(bus)
         async with bus.transaction() as tx:
             tx.execute("CREATE TABLE filling(it)")
-            tx.executemany("INSERT INTO filling VALUES(?)", [(bytes(3_000),)] * 150)
+            tx.executemany("INSERT INTO filling VALUES(?)", [(bytes(3_000),)] * 120)
         await bus.publish("a:b", "one")
         await bus.settle()
         assert [len(each) for each in await written(bus)] == [300_000]

@@ -12,6 +12,7 @@ Everything beyond that is in the files beside this one:
     transacting  statements of the program's own, on tables of its own
     reading  rows as records
     pruning  what nobody needs, a little at a time
+    room     what is still written when there is little left
     ballast  room for a full disk
     store    the connection; transactions, and whether they have happened
     trouble  what SQLite's errors mean
@@ -23,7 +24,6 @@ that says it has written and has not.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +36,6 @@ from actorbus.errors import (
     ConfigurationError,
     JournalCorruptError,
     JournalError,
-    JournalFullError,
     TransactionError,
 )
 from actorbus.journal import pruning, reading, transacting
@@ -58,15 +57,15 @@ from actorbus.journal.effects import Found, Statement, Transact
 from actorbus.journal.head import Head
 from actorbus.journal.lock import Ownership, lock_path
 from actorbus.journal.place import check_directory, claim
+from actorbus.journal.room import EVER, Room, make_room
 from actorbus.journal.schema import check_durability, encode
 from actorbus.journal.store import Action, Sizes, Store, T
-from actorbus.journal.trouble import is_full, told
+from actorbus.journal.trouble import told
 from actorbus.journal.wal import is_damaged
 from actorbus.journal.writing import Durable, Writing
 
 _MIB = 1 << 20
 _WEEK = 7 * 86_400.0
-_EVER = float("inf")
 _LAST = (1 << 63) - 1
 _CHECKED = 256 * _MIB
 """Bytes up to which a file is checked whole after an unclean end: about a third of a second."""
@@ -106,6 +105,7 @@ class SqliteJournal:
         self._window = window
         self._sizes = Sizes.of(max_bytes)
         self._ballast = Ballast(self._beside(".ballast"), self._sizes.ballast)
+        self._room = Room(self.path, max_bytes, self._sizes, self._ballast)
         self._ownership: Ownership | None = None
         self._store: Store | None = None
 
@@ -173,7 +173,7 @@ class SqliteJournal:
             return connection
 
         self._store = store = Store(connect, durability, self._window, self._sizes)
-        clean = self._with_ballast(lambda: self._begin(store))
+        clean = self._room.with_ballast(lambda: self._begin(store))
         return Opening(last=store.head.last, clean=clean, warnings=tuple(warnings))
 
     def _look_at_log(self, before: str) -> Iterator[str]:
@@ -243,10 +243,10 @@ class SqliteJournal:
         self, store: Store, kinds: set[type[Operation]], write: Action[list[Result]]
     ) -> list[Result]:
         if Append in kinds or Transact in kinds:
-            return self._keep(store, write)
+            return self._room.keep(store, write)
         if Bury in kinds:
-            return self._with_ballast(lambda: self._bury(store, write))
-        return self._with_ballast(lambda: self._in_reserve(store, write))
+            return self._room.with_ballast(lambda: self._room.bury(store, write))
+        return self._room.with_ballast(lambda: self._room.beyond(store, write))
 
     def preview(self, transact: Transact, query: Statement | None = None) -> Found:
         """Look ahead; see `actorbus.journal.effects.Transactional.preview`."""
@@ -256,7 +256,7 @@ class SqliteJournal:
 
         with self._working() as store:
             try:
-                return self._in_reserve(store, look)  # it is taken back, and fills nothing
+                return self._room.beyond(store, look)  # it is taken back, and fills nothing
             except transacting.Seen as seen:
                 return seen.found
 
@@ -265,90 +265,14 @@ class SqliteJournal:
         with self._working() as store:
             if self._ballast.given_up:
                 self._ballast.restore()
-            until = _EVER if store.is_crowded() else now - self._retention
+            until = EVER if store.is_crowded() else now - self._retention
 
             def remove(connection: sqlite3.Connection, head: Head) -> bool:
-                more = _make_room(connection, head, until)
+                more = make_room(connection, head, until)
                 return pruning.forget_ids(connection, head, now) or more
 
-            more = self._with_ballast(lambda: self._in_reserve(store, remove))
+            more = self._room.with_ballast(lambda: self._room.beyond(store, remove))
             return more or pruning.shrink(store.connection)
-
-    def _keep(self, store: Store, write: Action[list[Result]]) -> list[Result]:
-        """Do what keeps events: not with the room of the ballast, nor beyond their own."""
-        if not self._ballast.given_up or self._ballast.restore():
-            try:
-                return store.run(write)
-            except sqlite3.Error as error:
-                if not is_full(error):
-                    raise
-        return self._squeeze(store, write)
-
-    def _bury(self, store: Store, write: Action[list[Result]]) -> list[Result]:
-        """Do what keeps dead letters: at the limit in a room that is not needed for settling."""
-        try:
-            return store.run(write)
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise
-        try:
-            return self._squeeze(store, write)
-        except JournalFullError as full:
-            try:
-                with store.for_letters():
-                    return store.run(write)
-            except sqlite3.Error as error:
-                if is_full(error) and self._free() >= self._sizes.ballast:
-                    raise full from None
-                raise
-
-    def _squeeze(self, store: Store, write: Action[list[Result]]) -> list[Result]:
-        """Write into what is free inside the file, and remove what nobody needs until it fits.
-
-        Raises:
-            JournalFullError: There is not enough of it.
-        """
-
-        def remove(connection: sqlite3.Connection, head: Head) -> bool:
-            return _make_room(connection, head, _EVER)
-
-        while True:
-            try:
-                with store.frozen():
-                    return store.run(write)
-            except sqlite3.Error as error:
-                if not is_full(error):
-                    raise
-            if not self._with_ballast(lambda: self._in_reserve(store, remove)):
-                raise JournalFullError(
-                    f"it has no room: it may take {self._limit} bytes, its disk has {self._free()} "
-                    "free, and all that is in it is needed by a durable subscription, is a dead "
-                    "letter, or is in the program's tables"
-                )
-
-    def _in_reserve(self, store: Store, action: Action[T]) -> T:
-        """Do what makes room: at the limit of the file it may go a little beyond."""
-        try:
-            return store.run(action)
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise
-        with store.reserve():
-            return store.run(action)
-
-    def _with_ballast(self, action: Callable[[], T]) -> T:
-        """Do what must go on when the disk is full, if need be with the room of the ballast."""
-        try:
-            return action()
-        except sqlite3.Error as error:
-            if not is_full(error) or self._free() >= self._sizes.ballast:  # it is at its own limit
-                raise
-        self._ballast.release()
-        return action()
-
-    def _free(self) -> int:
-        """Return how many bytes are free on the disk."""
-        return shutil.disk_usage(self.path.parent).free
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -390,12 +314,6 @@ class SqliteJournal:
             with suppress(FileNotFoundError):
                 size += file.stat().st_size
         return size
-
-
-def _make_room(connection: sqlite3.Connection, head: Head, until: float) -> bool:
-    """Remove a piece of what is older than `until` and needed by nobody; return whether it did."""
-    events = pruning.remove_events(connection, head, until)
-    return pruning.forget_effects(connection, head, until) or events
 
 
 def _note_begin(connection: sqlite3.Connection, head: Head) -> None:
