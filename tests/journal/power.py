@@ -207,6 +207,14 @@ class ApswConnection:
         """Rows changed so far."""
         return int(self._own.total_changes())
 
+    def set_authorizer(self, judge: Any) -> None:
+        """Ask before a statement is compiled."""
+        self._own.authorizer = judge
+
+    def set_progress_handler(self, look: Any, instructions: int) -> None:
+        """Ask while a statement runs."""
+        self._own.set_progress_handler(look, instructions or 1)
+
     def close(self) -> None:
         """Close."""
         with _translated():
