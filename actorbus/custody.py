@@ -214,7 +214,9 @@ class Custody:
         subscription: str | None = None,
         reason: DeadReason | str | None = None,
     ) -> int:
-        """Forget the dead letters that fit: also those beyond the bus's store.
+        """Forget the dead letters that fit, but for those that wait for room in a mailbox just now.
+
+        Also those beyond the bus's store.
 
         Args:
             id: Of one.
@@ -230,10 +232,13 @@ class Custody:
         """
         count = 0
         async for page in self._pages(id, _filter(topic, subscription, reason)):
-            for letter in page:
-                self._keeper.dead_letters.remove(letter)
-            self._replays.gone(page)
-            count += await committed(self._scribe, Exhume(tuple(letter.id for letter in page)))
+            store = self._keeper.dead_letters
+            held = [letter for letter in page if store.get(letter.id) is not None]
+            for letter in held:
+                count += await store.discard(letter.id)
+            others = [letter for letter in page if letter not in held]
+            self._replays.gone(others)
+            count += await committed(self._scribe, Exhume(tuple(each.id for each in others)))
         return count
 
     async def _pages(self, ident: str | None, which: Filter) -> AsyncIterator[list[DeadLetter]]:

@@ -355,22 +355,21 @@ class Traffic:
             receipt: Whose delivery has died.
         """
         watch: object = receipt.watch
-        old = watch.letter if isinstance(watch, Redelivery) else None
-        if old is None or not self._stays(old, receipt):
-            self._keep(letter, receipt.logged, old)
-        else:
-            self.dead_letters.add(old)
+        if not isinstance(watch, Redelivery):
+            self._keep(letter, receipt.logged)
+        elif not (receipt.refused and self._keeps(watch.letter)):
+            self.dead_letters.remove(watch.letter)
+            lost = self.recorder is not None and not self.running
+            self._keep(watch.letter if lost else letter, receipt.logged, watch.letter)
         self._log(letter, letter.reason, letter.error)
         if self.routes.listened_to and not letter.event.topic.startswith("$"):
             self.announce(f"$bus:dead_letter:{letter.reason}", letter)
 
-    def _stays(self, old: DeadLetter, receipt: Receipt) -> bool:
-        refused = receipt.refused and self.dead_letters.get(old.id) is old
-        return bool(refused) or (self.recorder is not None and not self.running)
+    def _keeps(self, letter: DeadLetter) -> bool:
+        """Return whether a letter is in the journal, or in the store and not let go meanwhile."""
+        return self.recorder is not None or self.dead_letters.get(letter.id) is not None
 
-    def _keep(self, letter: DeadLetter, logged: int, instead: DeadLetter | None) -> None:
-        if instead is not None:
-            self.dead_letters.remove(instead)
+    def _keep(self, letter: DeadLetter, logged: int, instead: DeadLetter | None = None) -> None:
         self.dead_letters.add(letter)
         if self.recorder is not None and self.running:
             stays = partial(self._log, letter, UNBURIED)

@@ -256,6 +256,25 @@ async def test_discard_beyond_the_store(make_bus: Make) -> None:
         assert journal.status().dead == 0
 
 
+async def test_a_letter_that_waits_for_room_is_not_discarded(make_bus: Make) -> None:
+    """It is in the hands of a replay, as with `DeadLetters.discard`."""
+    gate = Gate()
+    bus = make_bus(journal=filled(2))
+    bus.subscribe("a:*", gate, name="s", mailbox=1, put_timeout=None)
+    async with bus:
+        bus.publish("a:c", "in hand")
+        await gate.entered()
+        await bus.publish("a:c", "queued")
+        replaying = asyncio.create_task(bus.dead_letters.replay("g0"))
+        await asyncio.sleep(1.0)
+        assert await bus.journal.discard() == 1
+        assert [letter.id for letter in bus.dead_letters] == ["g0"]
+        gate.open()
+        assert await replaying == 1
+        await bus.settle()
+    assert gate.got == ["in hand", "queued", 0]
+
+
 # -- who may ask -----------------------------------------------------------------------------------
 
 

@@ -141,18 +141,19 @@ async def test_one_that_fails_again_is_an_ordinary_letter(make_bus: Make) -> Non
         assert journal.status().marked == {}
 
 
-async def test_one_that_is_refused_stays_marked(make_bus: Make) -> None:
-    """The others go; this one is for the next start."""
+@pytest.mark.parametrize("store", [1, 1000])
+async def test_one_that_is_refused_stays_marked(make_bus: Make, store: int) -> None:
+    """The others go; this one is for the next start, whether or not the store holds it."""
     graves = [grave(number) for number in range(5)]
     journal, gate, seen = left_behind(graves, graves), Gate(), Seen()
-    bus = make_bus(journal=journal)
+    bus = make_bus(journal=journal, dead_letters=store)
     bus.subscribe("a:*", gate, name="s", mailbox=1, overflow="drop_new")
     async with bus:
         await gate.entered()
         await asyncio.sleep(1.0)
         gate.open()
         await bus.settle()
-        assert len(bus.dead_letters) == 5 - len(gate.got)
+        assert len(bus.dead_letters) == min(store, 5 - len(gate.got))
         assert journal.status().marked == {"s": 5 - len(gate.got)}
     async with make_bus(journal=journal) as again:
         again.subscribe("a:*", seen, name="s")
