@@ -221,6 +221,10 @@ class Engine(Traffic):
         replayed = [] if self.replays is None else self.replays.busy
         return [*self.recorder.behind(), *replayed, *([url] if self.recorder.scribe.busy else ())]
 
+    def is_full(self, name: str) -> bool:
+        """Return whether the mailbox of the live subscription of that name has no room."""
+        return self.registry.live[name].inbox.room <= 0
+
     def is_suspended(self, name: str) -> bool:
         """Return whether the actor of that name is suspended."""
         sub = self.registry.live.get(name)

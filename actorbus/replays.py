@@ -2,8 +2,8 @@
 
 Dead letters are marked while the journal is at rest (``actorbus dead-letters replay``), or by the
 owner. A start asks for the names of those they are to go to; whenever one of these is live, its
-letters are read a page at a time and redelivered as `DeadLetters.replay` does: in the order of
-burial, waiting for room.
+letters are read a page at a time and redelivered as `DeadLetters.replay` does, in the order of
+burial; they fill no mailbox beyond its room.
 
 Invariants:
     - A letter, and with it its mark, leaves the journal when its new delivery is settled, so a
@@ -45,6 +45,9 @@ class Host(Protocol):
 
     def is_live(self, name: str) -> bool:
         """Return whether there is a live subscription of that name."""
+
+    def is_full(self, name: str) -> bool:
+        """Return whether the mailbox of the live subscription of that name has no room."""
 
     def is_suspended(self, name: str) -> bool:
         """Return whether the actor of that name is suspended."""
@@ -134,12 +137,15 @@ class Replays:
         after, gone = "", self._marked[name]
         while letters := await self._page(name, after):
             for letter in letters:
+                while self._goes_on(name, gone) and self._open[name] and self._host.is_full(name):
+                    await hear(self._bells)
                 if not self._goes_on(name, gone):
                     return
                 if letter.id in gone or not await self._host.replay(letter):
                     after = letter.id
-            while self._open[name] and self._goes_on(name, gone):
+            while self._goes_on(name, gone) and self._open[name]:
                 await hear(self._bells)
+            gone.intersection_update(letter.id for letter in letters)
         if self._goes_on(name, gone):
             del self._marked[name]
 
@@ -169,7 +175,7 @@ class Replays:
             self.let_go([letter])
         if self._open[letter.subscription] <= 0:
             del self._open[letter.subscription]
-            ring(self._bells)
+        ring(self._bells)
 
     def gone(self, letters: Iterable[DeadLetter]) -> None:
         """Take note of letters that are not to be replayed any more."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actorbus import EventBus, RestartPolicy, RetryPolicy
+from actorbus import Event, EventBus, RestartPolicy, RetryPolicy
 from actorbus.journal.base import Bury, Entry, Grave, Replay
 from actorbus.journal.memory import MemoryJournal
 from actorbus.replays import PAGE
@@ -141,25 +141,46 @@ async def test_one_that_fails_again_is_an_ordinary_letter(make_bus: Make) -> Non
         assert journal.status().marked == {}
 
 
-@pytest.mark.parametrize("store", [1, 1000])
-async def test_one_that_is_refused_stays_marked(make_bus: Make, store: int) -> None:
+@pytest.mark.parametrize(("store", "held"), [(1, 0), (1000, 2)])
+async def test_one_that_is_refused_stays_marked(make_bus: Make, store: int, held: int) -> None:
     """The others go; this one is for the next start, whether or not the store holds it."""
     graves = [grave(number) for number in range(5)]
-    journal, gate, seen = left_behind(graves, graves), Gate(), Seen()
+    journal, seen = left_behind(graves, graves), Seen()
     bus = make_bus(journal=journal, dead_letters=store)
-    bus.subscribe("a:*", gate, name="s", mailbox=1, overflow="drop_new")
+
+    def key(event: Event) -> int:
+        if event.data in (0, 3):
+            raise ValueError
+        return int(event.data)
+
+    bus.subscribe("a:*", seen, name="s", overflow="latest", key=key)
     async with bus:
-        await gate.entered()
-        await asyncio.sleep(1.0)
-        gate.open()
         await bus.settle()
-        assert len(bus.dead_letters) == min(store, 5 - len(gate.got))
-        assert journal.status().marked == {"s": 5 - len(gate.got)}
+        assert seen.got == [1, 2, 4]
+        assert ids(journal) == ["s0", "s3"]
+        assert len(bus.dead_letters) == held
+        assert journal.status().marked == {"s": 2}
     async with make_bus(journal=journal) as again:
         again.subscribe("a:*", seen, name="s")
         await again.settle()
-    assert sorted(gate.got + seen.got) == [0, 1, 2, 3, 4]
-    assert seen.got
+    assert seen.got == [1, 2, 4, 0, 3]
+
+
+async def test_a_slow_one_is_given_no_more_than_it_has_room_for(make_bus: Make) -> None:
+    """None is refused for want of room that only other replays have taken."""
+    graves = [grave(number) for number in range(9)]
+    journal, seen = left_behind(graves, graves), list[int]()
+    bus = make_bus(journal=journal)
+
+    async def handle(data: int) -> None:
+        await asyncio.sleep(10.0)
+        seen.append(data)
+
+    bus.subscribe("a:*", handle, name="s", mailbox=2, put_timeout=1.0)
+    async with bus:
+        await bus.settle()
+        assert seen == [*range(9)]
+        assert bus.audit().totals.dead == 0
 
 
 async def test_what_somebody_else_replays_or_discards_is_not_replayed(make_bus: Make) -> None:
