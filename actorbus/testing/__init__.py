@@ -41,6 +41,14 @@ the marks ``actorbus`` and ``virtual_time``. Nothing here is needed in productio
     invariants    what is true after every step
     model         `BusModel`, to subclass; it needs Hypothesis
 
+    known         what a journal must hold, by the commits it has acknowledged
+    course        what a model knows of a durable subscription
+    durable_books what a model knows of a bus with a journal, through all its processes
+    tape          a journal in front of a journal: it sees commits, and fails as it is told
+    process       a loop, what surrounds it and a bus; it may end at any moment
+    durable_stage one process after the other on a journal
+    durable_model `DurableModel`, to subclass with a journal of your own; it needs Hypothesis
+
     virtual       a loop for ordinary tests, whose time jumps instead of passing
     recorder      what was published, and assertions that show what was published instead
     guard         what a test must not leave behind
@@ -59,6 +67,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actorbus.testing.cutting import Cut, cancel_at
+    from actorbus.testing.durable_model import DurableModel
     from actorbus.testing.errors import SimulationDeadlock, StepLimitError, SweepFailure
     from actorbus.testing.model import BusModel
     from actorbus.testing.order import Policy
@@ -72,6 +81,7 @@ __all__ = [
     "BusModel",
     "Counts",
     "Cut",
+    "DurableModel",
     "Policy",
     "Recorder",
     "Run",
@@ -88,6 +98,7 @@ __all__ = [
 
 _HOMES = {
     "cutting": ("Cut", "cancel_at"),
+    "durable_model": ("DurableModel",),
     "errors": ("SimulationDeadlock", "StepLimitError", "SweepFailure"),
     "model": ("BusModel",),
     "order": ("Policy",),

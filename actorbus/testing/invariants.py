@@ -160,7 +160,7 @@ class Invariants(Stage):
         found += [
             f"a timer remains: {timer}"
             for timer in self.loop._scheduled
-            if not timer._cancelled and _is_ours(timer._callback)
+            if not timer._cancelled and is_ours(timer._callback)
         ]
         busy = self.bus._engine.threads.owners - {*abandoned}
         if busy:
@@ -217,7 +217,8 @@ def _beyond(book: Book, terms: Terms) -> list[str]:
     return found
 
 
-def _is_ours(callback: Any) -> bool:
+def is_ours(callback: Any) -> bool:
+    """Return whether a callback is the bus's own, and not of the testing tools."""
     owner = getattr(callback, "__self__", callback)
     module = getattr(type(owner) if owner is not callback else callback, "__module__", "") or ""
     return module.startswith("actorbus.") and not module.startswith("actorbus.testing")
