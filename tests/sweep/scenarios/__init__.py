@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from tests.sweep.scenarios import failure, living, outside, pressure
+from tests.sweep.scenarios import durable, failure, living, outside, pressure
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 
@@ -33,5 +33,6 @@ SCENARIOS: dict[str, Scenario] = {
     "stops": living.stops,
     "drains": living.drains,
     "operations_cut": living.operations_cut,
+    "durable": durable.durable,
 }
 """By the names the command line takes."""
