@@ -9,10 +9,11 @@ ROOT = Path(__file__).parents[2]
 """The tree the faults are for: the package and its tests."""
 
 BUS_MODEL = "tests/properties/test_bus_model.py"
+DURABLE_MODEL = "tests/properties/test_durable_model.py"
 FAILURE_MODEL = "tests/properties/test_failure_model.py"
 ROUTER_MODEL = "tests/properties/test_router_model.py"
 SIMULATED = "tests/test_simulated_bus.py"
-MODELS = (BUS_MODEL, FAILURE_MODEL, ROUTER_MODEL, SIMULATED)
+MODELS = (BUS_MODEL, DURABLE_MODEL, FAILURE_MODEL, ROUTER_MODEL, SIMULATED)
 """The tests that know no single fault: state machines, properties of a whole bus, sweeps."""
 
 

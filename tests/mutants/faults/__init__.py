@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tests.mutants.fault import Fault
-from tests.mutants.faults import failing, living, mailboxes, matching, publishing, transacting
+from tests.mutants.faults import (
+    durable,
+    failing,
+    living,
+    mailboxes,
+    matching,
+    publishing,
+    transacting,
+)
 
 FAULTS: tuple[Fault, ...] = (
     *matching.FAULTS,
@@ -12,4 +20,5 @@ FAULTS: tuple[Fault, ...] = (
     *failing.FAULTS,
     *living.FAULTS,
     *transacting.FAULTS,
+    *durable.FAULTS,
 )

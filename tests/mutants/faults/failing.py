@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.fault import FAILURE_MODEL, SIMULATED, Fault
+from tests.mutants.fault import BUS_MODEL, FAILURE_MODEL, SIMULATED, Fault
 
 FAILURE = ("tests/test_failure.py",)
 OVERTAKING = (f"{SIMULATED}::test_restarts_that_overtake_one_another_leave_every_actor_at_work",)
@@ -317,5 +317,21 @@ FAULTS = (
         "            life.window = None\n",
         "",
         SUPERVISION,
+    ),
+    Fault(
+        "letter-names-nobody",
+        "A dead letter does not say whose delivery it was.",
+        "subscription.py",
+        "            subscription=self.name,\n",
+        '            subscription="",\n',
+        (BUS_MODEL,),
+    ),
+    Fault(
+        "taken-from-the-wrong-end",
+        "Of what a worker takes together the newest is handled first.",
+        "lot.py",
+        "self.stock.extend(reversed(items))",
+        "self.stock.extend(items)",
+        (BUS_MODEL,),
     ),
 )
