@@ -110,7 +110,7 @@ FAULTS = (
         "window.py",
         "self._scribe.seal()  # first",
         "pass  # first",
-        (DURABLE_MODEL,),
+        ("tests/test_durable.py::test_who_subscribes_again_at_once_gets_nothing_twice",),
     ),
     Fault(
         "died-unnoticed",
