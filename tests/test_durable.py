@@ -875,6 +875,28 @@ async def test_a_settlement_that_fails_is_said_again(make_bus: Make) -> None:
         assert journal.status().cursors == {"d": 21}
 
 
+async def test_what_is_settled_ahead_is_said_again(make_bus: Make) -> None:
+    """Also behind a delivery that is open, where no later cursor would tell of it."""
+    journal, gate = Refusing(), Gate()
+    bus = make_bus(journal=journal)
+
+    async def handle(data: int) -> None:
+        if data == 0:
+            await gate(data)
+
+    bus.subscribe("a:*", handle, durable="d", concurrency=2)
+    async with bus:
+        for number in range(5):
+            await bus.publish("a:b", number)
+        await asyncio.sleep(1.0)
+        assert journal.refused
+        journal.refused = None
+        await bus.publish("a:b", 5)
+        await asyncio.sleep(1.0)
+        assert journal.status().ahead == {"d": 5}
+        gate.open()
+
+
 async def test_what_may_have_been_running_behind_settled_ones_is_suspect(make_bus: Make) -> None:
     """However many are settled between them: each is attempted alone, and that noted before."""
     journal, gate = Attentive(), Gate()

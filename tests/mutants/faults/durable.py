@@ -94,7 +94,7 @@ FAULTS = (
         "window.py",
         "            self._unnoted = [*self._ahead]\n            self._noted = 0",
         "            pass",
-        ("tests/test_durable.py::test_a_settlement_that_fails_is_said_again",),
+        ("tests/test_durable.py::test_what_is_settled_ahead_is_said_again",),
     ),
     Fault(
         "joined-once",
