@@ -135,9 +135,9 @@ class Tape:
         damaged = self.books.damaged
         return [Record(each.seq, each.entry, each.seq not in damaged) for each in records]
 
-    def dead(self, after: str = "", limit: int = 1000) -> list[Grave]:
+    def dead(self, after: str = "", limit: int = 1000, *, marked: str = "") -> list[Grave]:
         """Return dead letters in order of burial."""
-        return self._reach(lambda: self.journal.dead(after, limit))
+        return self._reach(lambda: self.journal.dead(after, limit, marked=marked))
 
     def prune(self, now: float) -> bool:
         """Remove some of what is past retention; what a cursor needs has to stay."""
@@ -149,9 +149,9 @@ class Tape:
         """Return its figures."""
         return self._reach(self.journal.status)
 
-    def verify(self) -> Iterator[tuple[int, int, str | None]]:
+    def verify(self, *, whole: bool = True) -> Iterator[tuple[int, int, str | None]]:
         """Look at everything."""
-        return self._reach(self.journal.verify)
+        return self._reach(lambda: self.journal.verify(whole=whole))
 
     def close(self, *, clean: bool) -> None:
         """Give it up."""
