@@ -154,7 +154,7 @@ class DurableBooks:
         for operation in operations:
             if isinstance(operation, Settle):
                 self._note(self._too_soon(operation, buried))
-            elif isinstance(operation, Exhume) and (lost := {*operation.ids} - self.leaving):
+            elif lost := _leaving(operation) - self.leaving:
                 self.flaw(10, f"dead letters leave the journal that nobody has let go: {lost}")
 
     def _too_soon(self, settle: Settle, buried: set[tuple[str, int]]) -> Iterator[tuple[int, str]]:
@@ -309,3 +309,10 @@ class DurableBooks:
             for name in each.plain:
                 if each.seq and each.seq not in self.plain[name].handled:
                     yield f"{name!r} was never given event {each.seq}"
+
+
+def _leaving(operation: Operation) -> set[str]:
+    """Return the dead letters that leave a journal with an operation."""
+    if isinstance(operation, Exhume):
+        return {*operation.ids}
+    return {operation.instead} - {""} if isinstance(operation, Bury) else set()

@@ -119,10 +119,10 @@ class DurableStage(RuleBasedStateMachine):
             self.subscribe_as(name)
         process.finish(process.bus.start())
 
-    def _bury(self, process: Process, real: Any, letter: Any, logged: int = 0) -> None:
+    def _bury(self, process: Process, real: Any, letter: Any, receipt: Any) -> None:
         if not process.over:
-            self.books.bury(letter, logged)
-        real(letter, logged)
+            self.books.bury(letter, receipt.logged)
+        real(letter, receipt)
 
     def end_process(self) -> None:
         """Let the process go as it is."""

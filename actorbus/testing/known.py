@@ -83,7 +83,8 @@ class Known:
             case Attempt(name, seq), int(count):
                 if count:
                     self.places[name].attempts[seq] = count
-            case Bury(grave), _:
+            case Bury(grave, instead), _:
+                self.graves.pop(instead, None)
                 self.graves.setdefault(grave.id, grave)
             case Exhume(ids), _:
                 for ident in ids:
