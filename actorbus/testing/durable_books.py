@@ -254,7 +254,7 @@ class DurableBooks:
 
     def begin(self, name: str, seq: int, event: Event) -> None:
         """Take note that a handler begins."""
-        if (name, event.id) in self.replays:
+        if self._replayed(name, seq, event):
             return
         if name in self.courses:
             self._note(self.courses[name].begin(seq, event))
@@ -275,12 +275,16 @@ class DurableBooks:
 
     def end(self, name: str, seq: int, event: Event, *, ok: bool) -> None:
         """Take note that a handler has ended."""
-        letter = self.replays.get((name, event.id))
+        letter = self._replayed(name, seq, event)
         if letter is not None:
             if ok:
                 self.leaving.add(letter)
         elif name in self.courses:
             self.courses[name].end_attempt(seq, ok=ok)
+
+    def _replayed(self, name: str, seq: int, event: Event) -> str | None:
+        """Return the dead letter whose delivery it is: only that has no number."""
+        return None if seq else self.replays.get((name, event.id))
 
     def bury(self, letter: DeadLetter, seq: int) -> None:
         """Take note of a dead letter."""
@@ -289,7 +293,7 @@ class DurableBooks:
             if not self.failures:
                 self.flaw(7, f"{ident} could not be committed, and no commit has failed")
             return
-        replayed = self.replays.get((name, ident))
+        replayed = self._replayed(name, seq, letter.event)
         if replayed is not None:
             self.leaving.add(replayed)
         elif name in self.courses:
