@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from actorbus.journal.base import Append, Journal, Operation, Result, Settle
+from actorbus.journal.base import Append, Journal, Opening, Operation, Result, Settle
 from actorbus.journal.memory import MemoryJournal
 from actorbus.journal.sqlite import SqliteJournal
 from actorbus.testing import DurableModel
@@ -66,6 +66,10 @@ class Forgetful(MemoryJournal):
         results = super().commit(operations)
         self._remember()
         return results
+
+    def open(self, durability: str) -> Opening:
+        self.images.clear()  # as with SQLite, what is found at an opening is synced
+        return super().open(durability)
 
     def _remember(self) -> None:
         images, self.images = self.images, deque(maxlen=5)
