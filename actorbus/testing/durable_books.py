@@ -145,6 +145,7 @@ class DurableBooks:
     def _go_back_to(self, image: Known) -> None:
         self.known.log[:] = image.log
         self.known.places, self.known.graves = image.places, image.graves
+        self.known.buried = image.buried
         for course in self.courses.values():
             course.forget_behind(len(image.log))
 
@@ -163,8 +164,7 @@ class DurableBooks:
         if place is None or not place.cursor <= settle.cursor <= len(known.log):
             yield 10, f"the cursor of {name!r} goes from {place} to {settle.cursor}"
             return
-        graves = {(grave.subscription, grave.seq) for grave in known.graves.values()}
-        graves |= buried | self._unburied
+        graves = known.buried | buried | self._unburied
         told = [*course.wanted(place.cursor + 1, settle.cursor), *settle.ahead]
         for seq in told:
             if not course.is_settled(seq):

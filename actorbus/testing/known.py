@@ -52,15 +52,17 @@ class Known:
         log: The events; number ``n`` is at ``n - 1``, pruned or not.
         places: Of the durable subscriptions.
         graves: The dead letters.
+        buried: Whose deliveries have had one, and of which event, even if it has been replayed.
     """
 
     log: list[Entry] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
     graves: dict[str, Grave] = field(default_factory=dict)
+    buried: set[tuple[str, int]] = field(default_factory=set)
 
     def image(self) -> Known:
         """Return what is known now, for later."""
-        return Known([*self.log], copy.deepcopy(self.places), {**self.graves})
+        return Known([*self.log], copy.deepcopy(self.places), {**self.graves}, {*self.buried})
 
     def settled(self, durable: str, seq: int) -> bool:
         """Return whether the journal knows an event to be settled."""
@@ -86,6 +88,7 @@ class Known:
             case Bury(grave, instead), _:
                 self.graves.pop(instead, None)
                 self.graves.setdefault(grave.id, grave)
+                self.buried.add((grave.subscription, grave.seq))
             case Exhume(ids), _:
                 for ident in ids:
                     self.graves.pop(ident, None)
