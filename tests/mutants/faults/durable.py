@@ -12,8 +12,8 @@ FAULTS = (
         "told-before-the-commit",
         "A receipt says that its event is committed before it is.",
         "recorder.py",
-        "receipt.route, receipt.logged = _unrouted(route), 0",
-        "receipt.logged = 0",
+        "receipt.route = route.stand_in or _unrouted(route)",
+        "pass",
         (DURABLE_MODEL,),
     ),
     Fault(
@@ -115,8 +115,8 @@ FAULTS = (
     Fault(
         "died-unnoticed",
         "A receipt says acked of a durable delivery that died before anybody looked.",
-        "window.py",
-        "self._dead[seq] = outcome",
+        "ends.py",
+        "self._dead[seq] = fate",
         "pass",
         (DURABLE_MODEL,),
     ),

@@ -43,10 +43,10 @@ class Life:
             self.bus.subscribe("job", self._handler(name), **options)
             self.books.courses[name].live = True
 
-    def _bury(self, real: Any, letter: Any, logged: int = 0) -> None:
+    def _bury(self, real: Any, letter: Any, receipt: Any) -> None:
         if not self.tape.gone:
-            self.books.bury(letter, logged)
-        real(letter, logged)
+            self.books.bury(letter, receipt.logged)
+        real(letter, receipt)
 
     def _handler(self, name: str) -> Any:
         async def handle(event: Event) -> None:
