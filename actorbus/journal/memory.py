@@ -129,13 +129,12 @@ class MemoryJournal:
     ) -> list[Record]:
         """Return the last wanted records, at most `limit`, oldest first."""
         self._check_open()
+        stop = min(before - 1 if before else self._last, self._last) - self._pruned
+        places = range(stop - 1, max(behind - self._pruned, 0) - 1, -1)
         wanted = (
             record
-            for record in reversed(self._events)
-            if behind < record.seq
-            and (not before or record.seq < before)
-            and record.entry.time >= since
-            and wants(record.entry.topic)
+            for record in map(self._events.__getitem__, places)
+            if record.entry.time >= since and wants(record.entry.topic)
         )
         return [*islice(wanted, limit)][::-1]
 
