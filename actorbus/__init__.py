@@ -38,14 +38,16 @@ The way of one event, and the map of the house (a file may import those above it
                 life          one actor from start to end: restart, suspension, stop
                 archive       dead letters and history in the journal
                 ends          how its deliveries ended, for whoever has published them
+                lookback      the past of the journal, read a piece at a time
                 window        what a durable subscription has read and not settled
                 retention     what the journal may forget, a little at a time
                 gauges        what a journal holds, for an exporter
                 recorder      a publish with a journal, from the call to the commit
                 tap           streams and waits
+                past          the past as a stream of events
                 supervisor    whose failure concerns whom
                 readings      everybody's books, copied for an exporter
-                routing registry    topic to subscriptions; who there is
+                routing replaying registry  topic to subscriptions; history first; who there is
                 replays       dead letters that are to be replayed, in the journal
                 survey custody    what a journal holds, and what its owner may ask of it
                 waiting       who waits for whom: the deadlock guard
@@ -89,6 +91,7 @@ from actorbus.event import Event
 from actorbus.explain import Explanation
 from actorbus.ledger import Audit
 from actorbus.mailbox import Mailbox
+from actorbus.past import HistoryStream
 from actorbus.receipt import Receipt
 from actorbus.restart import RestartPolicy
 from actorbus.retry import Jitter, Reject, RetryAfter, RetryPolicy
@@ -134,6 +137,7 @@ __all__ = [
     "Explanation",
     "GiveUp",
     "Guarantee",
+    "HistoryStream",
     "InvalidPatternError",
     "InvalidTopicError",
     "Jitter",

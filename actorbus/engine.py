@@ -101,19 +101,13 @@ class Engine(Traffic):
             life.state = ActorState.STARTING
         for life in lives:
             self.begin(life)
-        if self.recorder is None or self.recorder.recalled:
-            self.registry.replay_held_back()
+        self.registry.replays.begin()
 
     def _recalled(self, memories: Memories) -> None:
         """Take up some of what the journal knows of the time before, the last events first."""
-        for event in reversed(memories.events):
-            ring = self.routes.history.ring(event.topic)
-            if len(ring) != ring.maxlen:
-                ring.appendleft(event)
+        self.routes.history.recall(memories.events, whole=not memories.before)
         for letter in memories.letters:
             self.dead_letters.add(letter)
-        if self.recorder is not None and self.recorder.recalled:
-            self.registry.replay_held_back()
 
     def begin(self, life: Life) -> None:
         """Start an actor: in its turn, or at once where there is nothing to wait for."""

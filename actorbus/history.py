@@ -66,7 +66,9 @@ class History:
         ValueError: `size` is negative or `topics` below 1.
     """
 
-    __slots__ = ("_evicted", "_made", "_nothing", "_rings", "_size", "_slack", "_topics")
+    __slots__ = (
+        "_evicted", "_made", "_missing", "_nothing", "_rings", "_size", "_slack", "_topics",
+    )  # fmt: skip
 
     def __init__(
         self, size: int, *, topics: int = 1000, evicted: Callable[[str], None] | None = None
@@ -82,6 +84,7 @@ class History:
         self._rings: dict[str, deque[Entry]] = {}
         self._made: dict[str, Entry] = {}  # per topic: it and what is older are events
         self._nothing: deque[Entry] = deque(maxlen=0)
+        self._missing = float("-inf")  # the number up to which whole topics may be missing
 
     def __len__(self) -> int:
         """Return the number of rings held."""
@@ -114,6 +117,34 @@ class History:
             fresh.appendleft(entry if isinstance(entry, Event) else entry.event)
         ring.extend(fresh)
         self._made[topic] = ring[-1]
+
+    def doubt(self, number: int) -> None:
+        """Take note that of the events up to a number some may not be here."""
+        self._missing = number
+
+    def recall(self, events: list[Event], *, whole: bool) -> None:
+        """Put in events of before.
+
+        Args:
+            events: The last ones, oldest first; their numbers are below those of all others.
+            whole: Whether there were no others before.
+        """
+        self._missing = float("-inf") if whole else events[0]._number - 1 if events else 0
+        for event in reversed(events):
+            ring = self.ring(event.topic)
+            if len(ring) != ring.maxlen:
+                ring.appendleft(event)
+
+    def whole_from(self, pattern: Pattern) -> float:
+        """Return the number of an event from which on nothing that matches is missing here.
+
+        Minus infinity, if nothing was ever lost; infinity, if it is not known: once there were too
+        many topics, there is always one more than are shown.
+        """
+        if not self._size or len(self._rings) > self._topics:
+            return float("inf")
+        full = [ring for ring in self._matching(pattern) if len(ring) == ring.maxlen]
+        return max([self._missing + 1, *(_number(ring[0]) for ring in full)])
 
     def last(self, pattern: Pattern, limit: int) -> list[Event]:
         """Return the last events whose topic matches, oldest first, in publish order.

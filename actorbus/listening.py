@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from actorbus.engine import Engine
 from actorbus.errors import BusNotRunningError
 from actorbus.event import Event
-from actorbus.tap import EventStream, Tap, Waiting, parse_patterns
+from actorbus.tap import EventStream, Found, Tap, Waiting, parse_patterns
 from actorbus.words import Overflow
 
 
@@ -29,6 +30,8 @@ class Listening:
         mailbox: int = 1000,
         overflow: Overflow | str = Overflow.DROP_OLD,
         replay: int = 0,
+        since: datetime | float | None = None,
+        after: int = 0,
     ) -> EventStream:
         """Open a stream: ``async with bus.events("task:*") as events: async for event in events``.
 
@@ -37,6 +40,8 @@ class Listening:
             mailbox: Events the buffer holds.
             overflow: ``drop_old``, ``drop_new`` or ``latest``; what is dropped is counted.
             replay: Begin with the last so many matching events of the history.
+            since: Of these only those from this time on: an aware datetime, or Unix seconds.
+            after: Of these only those behind this number of the journal.
 
         Raises:
             ConfigurationError: An option is out of range.
@@ -45,7 +50,9 @@ class Listening:
         name = (
             f"events:{','.join(map(str, parsed))}" if (parsed := parse_patterns(patterns)) else ""
         )
-        return EventStream(_TapHost(self), name, parsed, mailbox, overflow, replay)
+        stream = EventStream(_TapHost(self), name, parsed, mailbox, overflow, replay, since, after)
+        self._engine.registry.replays.check(after)
+        return stream
 
     async def wait_for(
         self,
@@ -72,7 +79,7 @@ class Listening:
         parsed = parse_patterns(patterns)
         tap = Waiting(self._engine.name, f"wait:{','.join(map(str, parsed))}", parsed, where)
         host = _TapHost(self)
-        host.add_tap(tap, 0)
+        host.add_tap(tap)
         try:
             async with asyncio.timeout(timeout):
                 return await tap.found
@@ -87,11 +94,16 @@ class _TapHost:
         self._bus = bus
         self.name = bus._engine.name
 
-    def add_tap(self, tap: Tap, replay: int) -> None:
+    def add_tap(self, tap: Tap) -> None:
         bus = self._bus
         if bus._begin(caused=False) is None:  # it runs on another loop, in another thread
             raise BusNotRunningError(self.name)
-        bus._engine.registry.add_tap(tap, replay)
+        bus._engine.registry.add_tap(tap)
+
+    def replay(
+        self, stream: EventStream, count: int, since: float, after: int, found: Found
+    ) -> None:
+        self._bus._engine.registry.replays.to_stream(stream, count, since, after, found)
 
     def remove_tap(self, tap: Tap) -> None:
         self._bus._engine.registry.remove_tap(tap)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
-from threading import Event
+from datetime import datetime
+from threading import Event as Signal
 from typing import Any
 
 from actorbus.custody import Custody
 from actorbus.dead_letter import DeadLetters
 from actorbus.engine import Engine
-from actorbus.errors import ConfigurationError
+from actorbus.errors import BusNotRunningError, ConfigurationError
+from actorbus.event import Event
 from actorbus.explain import Explanation, explain
 from actorbus.ledger import Audit
-from actorbus.options import whole
+from actorbus.lookback import ALWAYS, NEVER, Wanted, matching
+from actorbus.options import moment, whole
+from actorbus.past import HistoryStream
+from actorbus.recorder import Recorder
+from actorbus.replaying import EVERYTHING
 from actorbus.rows import BusReading
+from actorbus.tap import parse_patterns
 from actorbus.topic import Pattern, check_topic
 
 PATIENCE = 0.25  # seconds a reading waits for a journal that is held up
@@ -26,6 +33,10 @@ class Looking:
     """The part of `EventBus` that tells: ledger, statistics, history, explanations, readings."""
 
     _engine: Engine
+
+    def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
+        """Start the bus if need be."""
+        raise NotImplementedError
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -73,20 +84,73 @@ class Looking:
             "subscriptions": len(self._engine.registry.live),
         }
 
-    def get_history(self, pattern: str, limit: int = 10) -> list[dict[str, Any]]:
-        """Return the last events that match, oldest first.
+    def get_history(
+        self, pattern: str, limit: int = 10, *, since: datetime | float | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the last events that match, oldest first, of those in memory.
+
+        These are the last ``history`` events of each of the 1,000 topics used last; after a start
+        with a journal the last 10,000 events of that. `read_history` goes further back.
 
         Args:
             pattern: A topic or a pattern.
             limit: How many at most.
+            since: Only those from this time on: an aware datetime, or Unix seconds.
 
         Returns:
             Dicts with ``id``, ``topic``, ``timestamp`` (aware datetime, UTC) and ``data``.
         """
-        events = self._engine.routes.recent((Pattern(pattern),), whole("limit", limit))
+        at_most, start = whole("limit", limit), moment("since", since, default=ALWAYS)
+        recent = self._engine.routes.recent
+        if since is None:
+            events = recent((Pattern(pattern),), at_most)
+        else:
+            new = [e for e in recent((Pattern(pattern),), EVERYTHING) if e.time >= start]
+            events = new[max(0, len(new) - at_most) :]
         return [
             {"id": e.id, "topic": e.topic, "timestamp": e.timestamp, "data": e.data} for e in events
         ]
+
+    def read_history(
+        self,
+        patterns: str | Iterable[str],
+        *,
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> HistoryStream:
+        """Read the events of the past: ``async for event in bus.read_history("order:*")``.
+
+        On a bus with a journal these are all events in it, from the oldest one it keeps to the last
+        one that was published before the first event is asked for; else those in memory. They are
+        read a piece at a time, while the bus goes on.
+
+        Args:
+            patterns: A topic, a pattern or several.
+            since: Only those from this time on: an aware datetime, or Unix seconds.
+            until: Only those before this time.
+            after: Only those behind this number of the journal: the `HistoryStream.position` of an
+                earlier reading, or the ``seq`` of an export.
+            limit: Only the last so many; they are read before the first is given.
+
+        Returns:
+            The events, oldest first, as an asynchronous iterator.
+
+        Raises:
+            InvalidPatternError: A pattern breaks the grammar.
+            ConfigurationError: An option is out of range, or `after` given without a journal.
+        """
+        parsed = parse_patterns(patterns)
+        wanted = Wanted(
+            matching(parsed),
+            moment("since", since, default=ALWAYS),
+            moment("until", until, default=NEVER),
+            whole("after", after),
+        )
+        self._engine.registry.replays.check(after)
+        most = None if limit is None else whole("limit", limit)
+        return HistoryStream(_Shelf(self, parsed), wanted, most)
 
     def reading(self) -> BusReading:
         """Copy the books for an exporter; callable on any thread.
@@ -107,7 +171,7 @@ class Looking:
         made: Future[BusReading] = Future()
         try:
             if engine.recorder is not None:
-                looked = Event()
+                looked = Signal()
                 loop.call_soon_threadsafe(engine.look_into_journal, looked.set)
                 looked.wait(PATIENCE)
             loop.call_soon_threadsafe(_step, loop, self._read(), made)
@@ -146,6 +210,24 @@ class Looking:
             loop.call_soon_threadsafe(self._engine.lag.want)
         else:
             self._engine.lag.want()
+
+
+class _Shelf:
+    """Where a bus keeps its past."""
+
+    def __init__(self, bus: Looking, patterns: tuple[Pattern, ...]) -> None:
+        self._bus = bus
+        self._patterns = patterns
+
+    def reader(self) -> Recorder | None:
+        engine = self._bus._engine
+        if engine.recorder is not None and self._bus._begin(caused=True) is None:
+            raise BusNotRunningError(engine.name)  # it runs on another loop
+        return engine.recorder
+
+    def remembered(self, wanted: Wanted) -> list[Event]:
+        events = self._bus._engine.routes.recent(self._patterns, EVERYTHING)
+        return [each for each in events if wanted.since <= each.time < wanted.until]
 
 
 _Steps = Generator[None, None, BusReading]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypedDict
 
@@ -22,6 +23,7 @@ from actorbus.words import Directive, Guarantee, Overflow
 
 OnFailure = Directive | str | Callable[[BaseException, Event | None], Directive | str]
 Key = str | Callable[[Event], Hashable]
+NEEDS_REPLAY = "since and after say how far back a replay goes: they need replay"
 
 
 class SubscribeOptions(TypedDict, total=False):
@@ -49,6 +51,9 @@ class SubscribeOptions(TypedDict, total=False):
         guarantee: ``"at_least_once"`` (default) or ``"at_most_once"``.
         exclude: Patterns of topics it does not want.
         replay: First deliver the last so many matching events of the history; default 0.
+        since: Of these only those from this time on: an aware datetime, or Unix seconds.
+        after: Of these only those behind this number of the journal, such as
+            `HistoryStream.position`.
         inline: Run a plain ``def`` on the loop instead of a thread; default False.
     """
 
@@ -68,6 +73,8 @@ class SubscribeOptions(TypedDict, total=False):
     guarantee: Guarantee | str
     exclude: str | Iterable[str]
     replay: int
+    since: datetime | float | None
+    after: int
     inline: bool
 
 
@@ -90,6 +97,8 @@ class Options:
     guarantee: Guarantee
     exclude: tuple[Pattern, ...]
     replay: int
+    since: float
+    after: int
     inline: bool
 
     @property
@@ -151,6 +160,8 @@ def _in_one_form(given: Mapping[str, Any]) -> Options:
         guarantee=once,
         exclude=_patterns(given.get("exclude", ())),
         replay=whole("replay", given.get("replay", 0)),
+        since=moment("since", given.get("since"), default=-math.inf),
+        after=whole("after", given.get("after", 0)),
         inline=_flag("inline", given.get("inline", False)),
     )
 
@@ -183,6 +194,11 @@ def _check_combinations(given: Mapping[str, Any], signature: Signature) -> None:
         (
             bool(given.get("group")) and bool(given.get("replay")),
             "group with replay: history cannot be shared out among members",
+        ),
+        (
+            not given.get("replay")
+            and (given.get("since") is not None or bool(given.get("after"))),
+            NEEDS_REPLAY,
         ),
         (
             bool(given.get("inline")) and signature.is_async,
@@ -234,6 +250,26 @@ def optional_seconds(option: str, value: object, *, zero: bool = False) -> float
         bound = "at least" if zero else "more than"
         raise ConfigurationError(f"{option} must be {bound} 0 seconds and finite, not {value!r}")
     return float(value)
+
+
+def moment(option: str, value: object, *, default: float) -> float:
+    """Return Unix seconds, or refuse what names no moment.
+
+    Args:
+        option: Its name, for the error.
+        value: An aware datetime, Unix seconds, or None.
+        default: What None means.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    if value is None:
+        return default
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.timestamp()
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise ConfigurationError(f"{option} must be an aware datetime or Unix seconds, not {value!r}")
 
 
 def _choice(option: str, words: Any, value: object) -> Any:

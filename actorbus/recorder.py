@@ -20,6 +20,7 @@ from actorbus.errors import ConfigurationError, JournalError
 from actorbus.extra import Extra
 from actorbus.gauges import Gauges
 from actorbus.journal.base import Append, Appended, Entry
+from actorbus.lookback import Turns
 from actorbus.receipt import Receipt, Route
 from actorbus.retention import Retention
 from actorbus.scribe import Scribe
@@ -41,6 +42,7 @@ class Recorder:
 
     Attributes:
         windows: Of the live durable subscriptions, by name.
+        turns: For those who read the past of the journal.
         recalled: Whether the bus knows what the journal does of the time before.
         gauges: What the journal holds, for an exporter.
     """
@@ -48,6 +50,7 @@ class Recorder:
     def __init__(self, scribe: Scribe, bury: Callable[[DeadLetter, Receipt], None]) -> None:
         self.scribe = scribe
         self.windows: dict[str, Window] = {}
+        self.turns = Turns(scribe)
         self.recalled = False
         self.gauges = Gauges(scribe, self.windows)
         self._retention = Retention(scribe, self.windows)
@@ -65,6 +68,7 @@ class Recorder:
                 a time, first the dead letters, then the last events before those before them.
         """
         self.scribe.open(loop)
+        self.turns.reset()
         for window in self.windows.values():
             window.join()
         if not self.recalled:
@@ -97,9 +101,11 @@ class Recorder:
             return
         if error is not None:
             log.error("history and dead letters of before cannot be read: %s", error)
-        self._memories = memories or self._memories
+            self._recalled(Memories(before=1))
+        elif memories is not None:
+            self._memories = memories
+            self._recalled(memories)
         self.recalled = not left
-        self._recalled(memories or Memories())
 
     def add(self, sub: Subscription, name: str) -> None:
         """Give a subscription its window.

@@ -13,14 +13,14 @@ from typing import Any, Protocol, cast
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.errors import ConfigurationError
-from actorbus.event import NUMBERS
 from actorbus.handler import Signature, describe, inspect_handler, same_handler
 from actorbus.ledger import Audit, Ledger, Terms
 from actorbus.life import Life
 from actorbus.options import Options, SubscribeOptions, check_options
 from actorbus.readings import copied, settled
-from actorbus.receipt import Exchange, Receipt, Route, receipt_of
+from actorbus.receipt import Exchange, Receipt, Route
 from actorbus.recorder import Recorder
+from actorbus.replaying import Replays
 from actorbus.routing import Routes
 from actorbus.rows import ENDED, OTHERS, STREAMS, Rows
 from actorbus.subscription import Bus, Subscription
@@ -56,6 +56,7 @@ class Registry:
         taps: The open streams and waits.
         root: The supervisor at the top.
         routes: Topics to subscriptions.
+        replays: Who is to begin with what history, and how it is found.
     """
 
     def __init__(self, owner: Owner, history: int) -> None:
@@ -70,7 +71,7 @@ class Registry:
         self._taken: dict[str, int] = {}  # default names: the numbers up to this one are taken
         self._labels: dict[Subscription, str] = {}
         self._sums = {ENDED: Ledger(), STREAMS: Ledger(), OTHERS: Ledger()}
-        self._held_back: list[tuple[Subscription, int]] = []
+        self.replays = Replays(owner, self.routes, self.own_route)
 
     # -- making -----------------------------------------------------------------------------------
 
@@ -142,15 +143,11 @@ class Registry:
         parent.children[made] = None
         return made
 
-    def add_tap(self, tap: Tap, replay: int) -> None:
-        """Route to a tap from now on, beginning with so many events of the history."""
+    def add_tap(self, tap: Tap) -> None:
+        """Route to a tap from now on."""
         self._owner.catch_up()
         tap.order = next(self._numbers)
         self.taps[tap] = None
-        if replay:
-            route = Route(self._owner, "", (tap.offer,), (tap,))
-            for event in self.routes.recent(tap.patterns, replay):
-                tap.offer(receipt_of(event, route, 0.0))
         self.routes.add(tap)
 
     def _checked(self, given: Mapping[str, Any], signature: Signature) -> Options:
@@ -162,6 +159,7 @@ class Registry:
             )
         if options.inbox and recorder is not None:
             check_tables(recorder.scribe.journal)
+        self.replays.check(options.after)
         return options
 
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
@@ -180,10 +178,7 @@ class Registry:
             if sub.window is not None:
                 sub.window.join()
             self._owner.begin(life)
-        if self._owner.running and (self._owner.recorder is None or self._owner.recorder.recalled):
-            self._replay(sub, next(NUMBERS))
-        elif sub.options.replay:
-            self._held_back.append((sub, next(NUMBERS)))
+        self.replays.enter(sub)
 
     def _name(self, given: str | None, handler: Any) -> str:
         if given is not None:
@@ -206,27 +201,6 @@ class Registry:
             self._taken[default] = min(self._taken[default], int(number) - 1)
             if self._taken[default] <= 0:
                 del self._taken[default]
-
-    # -- replay -----------------------------------------------------------------------------------
-
-    def replay_held_back(self) -> None:
-        """Replay history to those who subscribed before there was any."""
-        held_back, self._held_back = self._held_back, []
-        for sub, before in held_back:
-            if self.live.get(sub.name) is sub:
-                self._replay(sub, before)
-
-    def _replay(self, sub: Subscription, before: int) -> None:
-        """Deliver what was published before the event with a number, as far as it is wanted."""
-        count = sub.options.replay
-        loop = self._owner.loop
-        if not count or loop is None:
-            return
-        recent = self.routes.recent(sub.patterns, 1_000_000_000)
-        events = [each for each in recent if each._number < before and sub.wants(each.topic)]
-        route = self.own_route(sub)
-        for event in events[-count:]:
-            sub.inbox.offer(receipt_of(event, route, loop.time()))
 
     # -- finding ----------------------------------------------------------------------------------
 
@@ -287,6 +261,7 @@ class Registry:
         if self._owner.recorder is not None and sub.options.durable is not None:
             self._owner.recorder.remove(sub.options.durable)
         del self.live[sub.name]
+        self.replays.leave(sub)
         self._free(sub.name)
         self._ending[sub] = None
         self.routes.remove(sub)

@@ -197,6 +197,10 @@ class Routes:
         }
         return [found[number] for number in sorted(found)][-limit:] if limit else []
 
+    def whole_from(self, patterns: tuple[Pattern, ...]) -> float:
+        """Return the number of an event from which on the history lacks nothing that matches."""
+        return max(map(self.history.whole_from, patterns), default=float("-inf"))
+
     def _compile(self, topic: str, matched: tuple[Target, ...]) -> Route:
         topic = str.__str__(topic)  # it may be an enumeration's word, and serves all publishers
         targets = _wanting(topic, matched)

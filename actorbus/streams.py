@@ -23,6 +23,7 @@ only file that imports it, and it comes with the extra ``actorbus[streams]`` onl
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from actorbus.event import Event
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from aiostream.core import Stream
 
     from actorbus.bus import EventBus
+    from actorbus.tap import EventStream
 
 try:
     from aiostream import operator
@@ -48,6 +50,8 @@ def stream(
     mailbox: int = 1000,
     overflow: Overflow | str = Overflow.DROP_OLD,
     replay: int = 0,
+    since: datetime | float | None = None,
+    after: int = 0,
 ) -> Stream[Event]:
     """Return an aiostream stream of events.
 
@@ -60,6 +64,8 @@ def stream(
         mailbox: Events the buffer holds.
         overflow: ``drop_old``, ``drop_new`` or ``latest``: what the full buffer drops.
         replay: Begin with the last so many matching events of the history.
+        since: Of these only those from this time on: an aware datetime, or Unix seconds.
+        after: Of these only those behind this number of the journal.
 
     Returns:
         A stream; it ends when the bus is closed.
@@ -69,11 +75,16 @@ def stream(
         InvalidPatternError: A pattern breaks the grammar.
     """
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
-    bus.events(wanted, mailbox=mailbox, overflow=overflow, replay=replay)  # checks, here and now
+
+    def listening() -> EventStream:
+        return bus.events(
+            wanted, mailbox=mailbox, overflow=overflow, replay=replay, since=since, after=after
+        )
+
+    listening()  # checks, here and now
 
     async def follow() -> AsyncIterator[Event]:
-        source = bus.events(wanted, mailbox=mailbox, overflow=overflow, replay=replay)
-        async with source as events:
+        async with listening() as events:
             async for event in events:
                 yield event
 

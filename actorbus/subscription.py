@@ -97,6 +97,13 @@ class Window(Protocol):
         """Leave a delivery to the journal that nobody has failed on; return whether it is so."""
 
 
+class Held(Protocol):
+    """What a subscription needs to know of where deliveries wait that come behind its replay."""
+
+    def keep(self, receipt: Receipt) -> None:
+        """Keep a delivery until the replay is there."""
+
+
 class Over:
     """The life of a subscription that has ended for good."""
 
@@ -135,8 +142,8 @@ class Subscription:
     """
 
     __slots__ = (
-        "_bells", "_expected", "bus", "handler", "inbox", "ledger", "life", "name", "options",
-        "order", "own_route", "patterns", "signature", "window",
+        "_bells", "_expected", "bus", "handler", "held", "inbox", "ledger", "life", "name",
+        "options", "order", "own_route", "patterns", "signature", "window",
     )  # fmt: skip
 
     answers = True
@@ -163,6 +170,7 @@ class Subscription:
         self.own_route: Route | None = None
         self.window: Window | None = None  # into the journal, if it is durable
         self._expected: dict[Receipt, None] | None = None  # events that wait for their commit
+        self.held: Held | None = None  # of these, what is committed and waits for a replay
         self._bells: list[asyncio.Future[None]] | None = None
         self.inbox = Inbox(
             self, self.ledger, options.mailbox, options.overflow, options.put_timeout,
@@ -239,6 +247,7 @@ class Subscription:
         self.life.progress()
         return (
             any(addressee is self for addressee, _ in places)
+            or receipt in (self._expected or ())
             or receipt in self.inbox.items
             or self.life.in_hand(receipt)
         )
@@ -333,7 +342,9 @@ class Subscription:
 
     def admit(self, receipt: Receipt) -> None:
         """Let a delivery in whose event is committed, unless it was given up meanwhile."""
-        if self._expected is not None and self._expected.pop(receipt, self) is None:
+        if self.held is not None:
+            self.held.keep(receipt)
+        elif self._expected is not None and self._expected.pop(receipt, self) is None:
             self.ledger.routed -= 1  # the inbox counts it
             self.inbox.offer(receipt)
 

@@ -7,19 +7,25 @@ letter: whoever opens a stream has chosen to see the newest.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 from actorbus.errors import BusClosedError, ConfigurationError
 from actorbus.event import Event
 from actorbus.ledger import Ledger, Terms
 from actorbus.mailbox import Place
-from actorbus.options import whole
+from actorbus.options import NEEDS_REPLAY, moment, whole
 from actorbus.receipt import Receipt
 from actorbus.topic import Pattern
 from actorbus.watch import hear, ring
 from actorbus.words import Outcome, Overflow
+
+Found = Callable[[list[Receipt]], None]
+"""Told of what is to be replayed."""
 
 
 class TapHost(Protocol):
@@ -27,8 +33,13 @@ class TapHost(Protocol):
 
     name: str
 
-    def add_tap(self, tap: Tap, replay: int) -> None:
-        """Route to a tap from now on, beginning with so many events of the history."""
+    def add_tap(self, tap: Tap) -> None:
+        """Route to a tap from now on."""
+
+    def replay(
+        self, stream: EventStream, count: int, since: float, after: int, found: Found
+    ) -> None:
+        """Find so many events of the history for a stream to begin with."""
 
     def remove_tap(self, tap: Tap) -> None:
         """Route nothing more to a tap."""
@@ -95,6 +106,8 @@ class EventStream(Tap):
         mailbox: int,
         overflow: Overflow | str,
         replay: int,
+        since: datetime | float | None = None,
+        after: int = 0,
     ) -> None:
         super().__init__(name, patterns)
         allowed = (Overflow.DROP_OLD, Overflow.DROP_NEW, Overflow.LATEST)
@@ -108,8 +121,13 @@ class EventStream(Tap):
         self._replay = whole("replay", replay)
         if self._replay > self._size:
             raise ConfigurationError(f"replay={replay} does not fit into mailbox={mailbox}")
+        self._since = moment("since", since, default=-math.inf)
+        self._after = whole("after", after)
+        if not replay and (since is not None or after):
+            raise ConfigurationError(NEEDS_REPLAY)
         self._host = host
         self._buffer: deque[Event] = deque()
+        self._held: list[Receipt] | None = None  # what comes while the past is read
         self._bells: list[asyncio.Future[None]] = []
         self._open = False
 
@@ -119,16 +137,43 @@ class EventStream(Tap):
         return self.ledger.conflated
 
     async def __aenter__(self) -> Self:
-        """Begin to listen; an event published from here on is in the stream."""
+        """Begin to listen; an event published from here on is in the stream.
+
+        It returns when the replay, if there is one, is in the buffer.
+        """
         self.ledger = Ledger()  # what an earlier `async with` counted is in the sum of the ended
         self.over = False
         self._open = True
-        self._host.add_tap(self, self._replay)
+        self._host.add_tap(self)
+        if self._replay:
+            held = self._held = []
+            found = partial(self._begin_with, held)
+            try:
+                self._host.replay(self, self._replay, self._since, self._after, found)
+                while self._held is not None and not self.over:
+                    await hear(self._bells)
+            except BaseException:
+                await self.__aexit__()
+                raise
         return self
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no more of the past need be read: the buffer is full, or nobody listens."""
+        return self.over or len(self._held or ()) >= self._size
+
+    def _begin_with(self, held: list[Receipt], receipts: list[Receipt]) -> None:
+        """Take what is replayed, and then what has come meanwhile."""
+        if self._held is held:  # else it was left, and perhaps opened again
+            self._held = None
+            for receipt in (*receipts, *held):
+                self.offer(receipt)
+            ring(self._bells)
 
     async def __aexit__(self, *_: object) -> None:
         """End the subscription."""
         self._open = False
+        self._held = None
         self._host.remove_tap(self)
         self.end()
 
@@ -148,6 +193,9 @@ class EventStream(Tap):
 
     def offer(self, receipt: Receipt) -> None:
         """Take a delivery into the buffer, or let one go."""
+        if self._held is not None:
+            self._held.append(receipt)
+            return
         self.ledger.routed += 1
         event, buffer = receipt.event, self._buffer
         if self._overflow is Overflow.LATEST and self._replaced(event):

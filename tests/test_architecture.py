@@ -32,11 +32,11 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     (
         "encoding", "lag", "extra", "receipt", "backlog", "admission", "lot", "options",
         "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "commits", "work",
-        "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends", "window",
-        "retention", "gauges", "recorder", "tap", "supervisor", "readings", "routing", "registry",
-        "replays", "survey", "custody", "waiting", "intake", "traffic", "engine", "explain",
-        "closing", "asking", "running", "looking", "listening", "tables", "lifecycle", "plain",
-        "bus",
+        "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends", "lookback",
+        "window", "retention", "gauges", "recorder", "tap", "past", "supervisor", "readings",
+        "routing", "replaying", "registry", "replays", "survey", "custody", "waiting", "intake",
+        "traffic", "engine", "explain", "closing", "asking", "running", "looking", "listening",
+        "tables", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3

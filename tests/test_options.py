@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_options_are_those_of_the_contract() -> None:
     assert set(SubscribeOptions.__annotations__) == {
         "name", "mailbox", "overflow", "put_timeout", "retry", "restart", "on_failure", "timeout",
         "concurrency", "key", "group", "durable", "inbox", "guarantee", "exclude", "replay",
-        "inline",
+        "since", "after", "inline",
     }  # fmt: skip
     assert list(inspect.signature(EventBus.subscribe).parameters)[:3] == [
         "self", "patterns", "handler",
@@ -96,7 +97,9 @@ BAD_VALUES: list[dict[str, Any]] = [
     {"concurrency": 0}, {"concurrency": -1}, {"concurrency": 2.0}, {"concurrency": True},
     {"key": "topic"}, {"key": 5}, {"group": ""}, {"group": 5}, {"name": ""}, {"name": 5},
     {"guarantee": "exactly_once"}, {"guarantee": None}, {"exclude": 5}, {"exclude": [5]},
-    {"exclude": "a b"}, {"replay": -1}, {"replay": 1.0}, {"replay": True}, {"inline": 1},
+    {"exclude": "a b"}, {"replay": -1}, {"replay": 1.0}, {"replay": True}, {"since": "now"},
+    {"since": datetime(2026, 1, 1)}, {"since": math.nan}, {"since": True}, {"after": -1},  # noqa: DTZ001
+    {"after": 1.0}, {"inline": 1},
     {"inline": None}, {"retry": 3}, {"retry": None}, {"restart": 3}, {"restart": None},
     {"on_failure": "explode"}, {"on_failure": 5}, {"on_failure": Directive},
 ]  # fmt: skip
@@ -126,6 +129,9 @@ BAD_TOGETHER: list[tuple[dict[str, Any], Callable[..., Any], str]] = [
     ({"group": "g", "replay": 1}, handler, "group.*replay"),
     ({"replay": 11, "mailbox": 10}, handler, "replay=11.*mailbox=10"),
     ({"replay": 1001}, handler, "replay=1001.*mailbox=1000"),
+    ({"since": 5.0}, handler, "since.*replay"),
+    ({"after": 5}, handler, "after.*replay"),
+    ({"after": 5, "replay": 1}, handler, "after.*journal"),
     ({"inline": True}, handler, "inline.*async def"),
     ({"timeout": 1.0}, plain, "timeout.*async def"),
     ({"timeout": 1.0, "inline": True}, plain, "timeout.*async def"),

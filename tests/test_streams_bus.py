@@ -194,6 +194,10 @@ async def test_closing_the_bus_ends_the_iteration(make_bus: Maker) -> None:
         ({"mailbox": 0}, "mailbox"),
         ({"replay": -1}, "replay"),
         ({"replay": 5, "mailbox": 4}, "replay"),
+        ({"since": 5.0}, "since.*replay"),
+        ({"since": "now", "replay": 1}, "since"),
+        ({"after": 5}, "after.*replay"),
+        ({"after": 5, "replay": 1}, "after.*journal"),
     ],
 )
 async def test_options_out_of_range_are_refused_at_the_call(

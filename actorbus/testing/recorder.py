@@ -37,7 +37,7 @@ class Recorder:
         parsed = parse_patterns(patterns or ("**",))
         self._tap = _Recording(f"recorder:{','.join(map(str, parsed))}", parsed)
         self._registry = bus._engine.registry
-        self._registry.add_tap(self._tap, 0)
+        self._registry.add_tap(self._tap)
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -40,7 +40,7 @@ class Witness(Arrivals):
             (registry, "add_actor", self._add_actor),
             (registry, "add_supervisor", self._add_supervisor),
             (registry, "retire", self._retire),
-            (registry, "_replay", self._replay),
+            (registry.replays, "_begin", self._replay),
         )
 
     # -- subscriptions ----------------------------------------------------------------------------
@@ -115,10 +115,10 @@ class Witness(Arrivals):
             if book.live:
                 book.state = ActorState.STARTING
 
-    def _replay(self, real: Any, sub: Subscription, end: int) -> None:
+    def _replay(self, real: Any, sub: Subscription) -> None:
         book = self.books.get(sub) or self._enter(sub)
         before = sub.ledger.routed
-        real(sub, end)
+        real(sub)
         came = sub.ledger.routed - before
         fitting = [
             number

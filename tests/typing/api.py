@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, assert_type
 
 from actorbus import (
@@ -25,6 +26,7 @@ from actorbus import (
     EventStream,
     Explanation,
     GiveUp,
+    HistoryStream,
     Outcome,
     Overflow,
     Pattern,
@@ -101,6 +103,8 @@ async def called(bus: EventBus, handler: Callable[[Any], Awaitable[None]]) -> No
         guarantee="at_least_once",
         exclude=("a:b",),
         replay=0,
+        since=None,
+        after=0,
         inline=False,
     )
 
@@ -189,13 +193,18 @@ def supervised(bus: EventBus, handler: Callable[[Any], Awaitable[None]]) -> None
 
 
 async def streamed(bus: EventBus) -> None:
-    async with bus.events("a:*", mailbox=10, overflow="drop_new", replay=1) as events:
+    async with bus.events("a:*", mailbox=10, overflow="drop_new", replay=1, since=0.5) as events:
         assert_type(events, EventStream)
         assert_type(events.dropped, int)
         async for each in events:
             assert_type(each, Event)
     found = await bus.wait_for("a:*", where=lambda event: event.data == 1, timeout=1.0)
     assert_type(found, Event)
+    past = bus.read_history(["a:*", "b"], since=datetime.now(UTC), until=5, after=3, limit=9)
+    assert_type(past, HistoryStream)
+    assert_type(past.position, int)
+    async for each in past:
+        assert_type(each, Event)
 
 
 async def buried(bus: EventBus) -> None:
