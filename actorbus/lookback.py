@@ -83,18 +83,20 @@ def backwards(wanted: Wanted, most: int, before: int, journal: Journal) -> Piece
     return _piece(records, wanted, records[0].seq - 1 if len(records) == most else behind)
 
 
-def forwards(wanted: Wanted, after: int, end: int, journal: Journal) -> Piece:
-    """Look for the first wanted events behind a number and not behind another; blocks.
+def forwards(wanted: Wanted, after: int, upto: int, journal: Journal) -> Piece:
+    """Look for all wanted events behind a number, up to another at most; blocks."""
+    while True:
+        records = journal.recent(
+            PIECE, wanted.topics, since=wanted.since, behind=after, before=upto + 1
+        )
+        if len(records) < PIECE or upto <= after + PIECE:
+            return _piece(records, wanted, upto)
+        upto = after + PIECE  # there may be more before them than one piece may have
 
-    The look whether there are any is several times faster than reading what is not wanted, and
-    exact though a clock may have been set back.
-    """
-    upto = min(after + LOOK, end)
-    any_ = journal.recent(1, wanted.topics, since=wanted.since, behind=after, before=upto + 1)
-    if not any_:
-        return Piece([], upto, 0)
-    page = journal.read(after, PIECE, wanted.topics)
-    return _piece([each for each in page.records if each.seq <= end], wanted, min(page.upto, end))
+
+def width(found: int, looked_at: int) -> int:
+    """Return how many events to look at next, so that hardly more are wanted than a piece has."""
+    return PIECE if found * LOOK > PIECE * looked_at else LOOK
 
 
 def _piece(records: list[Record], wanted: Wanted, at: int) -> Piece:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 from actorbus.errors import JournalError
 from actorbus.event import Event
 from actorbus.journal.base import Status
-from actorbus.lookback import LookBack, Piece, Wanted, forwards
+from actorbus.lookback import LOOK, LookBack, Piece, Wanted, forwards, width
 from actorbus.recorder import Recorder
 from actorbus.work import Done
 
@@ -56,6 +56,7 @@ class HistoryStream:
         self._limit = limit
         self._next: deque[tuple[int, Event]] = deque()
         self._at = 0  # up to here it has looked
+        self._width = LOOK  # so far it looks next
         self._end: int | None = None  # and up to here it will
 
     def __aiter__(self) -> Self:
@@ -76,7 +77,9 @@ class HistoryStream:
             if self._end is None:
                 await self._begin()
             elif self._at < self._end:
+                at = self._at
                 self._take(await self._asked(self._look_on))
+                self._width = width(len(self._next), self._at - at)
             else:
                 self.position = self._end
                 raise StopAsyncIteration
@@ -106,7 +109,8 @@ class HistoryStream:
 
     def _look_on(self, recorder: Recorder, told: Done) -> None:
         assert self._end is not None  # noqa: S101 the caller has looked
-        recorder.turns.call(partial(forwards, self._wanted, self._at, self._end), told)
+        upto = min(self._at + self._width, self._end)
+        recorder.turns.call(partial(forwards, self._wanted, self._at, upto), told)
 
     def _look_back(self, status: Status, recorder: Recorder, told: Done) -> None:
         assert self._limit is not None  # noqa: S101 the caller has looked
