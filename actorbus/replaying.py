@@ -176,6 +176,8 @@ class Replays:
         sub.held = None
         if self._due.pop(sub, None) and sub.state not in (ActorState.STOPPING, ActorState.STOPPED):
             route = self._route_to(sub)
+            if held.is_enough() and len(events) < sub.options.replay:
+                log.warning("replay to %r was cut short, of %d events", sub.name, len(events))
             for event in events:
                 sub.inbox.offer(receipt_of(event, route, sub.loop.time()))
         held.let_go()

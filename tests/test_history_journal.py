@@ -680,7 +680,9 @@ async def test_what_comes_meanwhile_waits(make_bus: Make) -> None:
     assert seen.got == [1, *(f"live {n}" for n in range(len(receipts)))]
 
 
-async def test_no_more_than_a_mailbox_is_held(make_bus: Make) -> None:
+async def test_no_more_than_a_mailbox_is_held(
+    make_bus: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     """A replay that takes too long is cut short: it lacks the oldest, and no live event is lost."""
     journal, seen = Slow(past_of("a", *["b"] * 40, "a")), Seen()
     with pieces(look=1):
@@ -690,6 +692,7 @@ async def test_no_more_than_a_mailbox_is_held(make_bus: Make) -> None:
             await bus.settle()
             assert len(bus.dead_letters) == 0
     assert 5 <= len(receipts) < 15
+    assert "cut short, of 1 events" in caplog.text
     assert seen.got == [42, *(f"live {n}" for n in range(len(receipts)))]
 
 
