@@ -47,7 +47,7 @@ The way of one event, and the map of the house (a file may import those above it
                 past          the past as a stream of events
                 supervisor    whose failure concerns whom
                 readings      everybody's books, copied for an exporter
-                routing replaying registry  topic to subscriptions; history first; who there is
+                routing catchup registry  topic to subscriptions; history first; who there is
                 replays       dead letters that are to be replayed, in the journal
                 survey custody    what a journal holds, and what its owner may ask of it
                 waiting       who waits for whom: the deadlock guard

@@ -103,8 +103,9 @@ def recall(journal: Journal, letters: int, so_far: Memories | None) -> Iterator[
         yield so_far
     count, before = so_far.count, so_far.before
     while before and count < RECALLED:
-        records = journal.recent(PAGE, lambda _: True, before=before)
-        before = records[0].seq if len(records) == PAGE else 0
+        wanted = min(PAGE, RECALLED - count)
+        records = journal.recent(wanted, lambda _: True, before=before)
+        before = records[0].seq if len(records) == wanted else 0
         count += len(records)
         events = [_event(record, index - count) for index, record in enumerate(records)]
         yield Memories([each for each in events if each is not None], [], count, before)

@@ -101,7 +101,7 @@ class Engine(Traffic):
             life.state = ActorState.STARTING
         for life in lives:
             self.begin(life)
-        self.registry.replays.begin()
+        self.registry.catchups.begin()
 
     def _recalled(self, memories: Memories) -> None:
         """Take up some of what the journal knows of the time before, the last events first."""

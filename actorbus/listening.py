@@ -51,7 +51,7 @@ class Listening:
             f"events:{','.join(map(str, parsed))}" if (parsed := parse_patterns(patterns)) else ""
         )
         stream = EventStream(_TapHost(self), name, parsed, mailbox, overflow, replay, since, after)
-        self._engine.registry.replays.check(after)
+        self._engine.registry.catchups.check(after)
         return stream
 
     async def wait_for(
@@ -103,7 +103,7 @@ class _TapHost:
     def replay(
         self, stream: EventStream, count: int, since: float, after: int, found: Found
     ) -> None:
-        self._bus._engine.registry.replays.to_stream(stream, count, since, after, found)
+        self._bus._engine.registry.catchups.to_stream(stream, count, since, after, found)
 
     def remove_tap(self, tap: Tap) -> None:
         self._bus._engine.registry.remove_tap(tap)

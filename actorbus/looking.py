@@ -10,6 +10,7 @@ from datetime import datetime
 from threading import Event as Signal
 from typing import Any
 
+from actorbus.catchup import EVERYTHING
 from actorbus.custody import Custody
 from actorbus.dead_letter import DeadLetters
 from actorbus.engine import Engine
@@ -21,7 +22,6 @@ from actorbus.lookback import ALWAYS, NEVER, Wanted, matching
 from actorbus.options import moment, whole
 from actorbus.past import HistoryStream
 from actorbus.recorder import Recorder
-from actorbus.replaying import EVERYTHING
 from actorbus.rows import BusReading
 from actorbus.tap import parse_patterns
 from actorbus.topic import Pattern, check_topic
@@ -148,7 +148,7 @@ class Looking:
             moment("until", until, default=NEVER),
             whole("after", after),
         )
-        self._engine.registry.replays.check(after)
+        self._engine.registry.catchups.check(after)
         most = None if limit is None else whole("limit", limit)
         return HistoryStream(_Shelf(self, parsed), wanted, most)
 

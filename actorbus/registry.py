@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 from actorbus.actor import Actor, ActorRef
+from actorbus.catchup import CatchUps
 from actorbus.errors import ConfigurationError
 from actorbus.handler import Signature, describe, inspect_handler, same_handler
 from actorbus.ledger import Audit, Ledger, Terms
@@ -20,7 +21,6 @@ from actorbus.options import Options, SubscribeOptions, check_options
 from actorbus.readings import copied, settled
 from actorbus.receipt import Exchange, Receipt, Route
 from actorbus.recorder import Recorder
-from actorbus.replaying import Replays
 from actorbus.routing import Routes
 from actorbus.rows import ENDED, OTHERS, STREAMS, Rows
 from actorbus.subscription import Bus, Subscription
@@ -56,7 +56,7 @@ class Registry:
         taps: The open streams and waits.
         root: The supervisor at the top.
         routes: Topics to subscriptions.
-        replays: Who is to begin with what history, and how it is found.
+        catchups: Who is to begin with what history, and how it is found.
     """
 
     def __init__(self, owner: Owner, history: int) -> None:
@@ -71,7 +71,7 @@ class Registry:
         self._taken: dict[str, int] = {}  # default names: the numbers up to this one are taken
         self._labels: dict[Subscription, str] = {}
         self._sums = {ENDED: Ledger(), STREAMS: Ledger(), OTHERS: Ledger()}
-        self.replays = Replays(owner, self.routes, self.own_route)
+        self.catchups = CatchUps(owner, self.routes, self.own_route)
 
     # -- making -----------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Registry:
             )
         if options.inbox and recorder is not None:
             check_tables(recorder.scribe.journal)
-        self.replays.check(options.after)
+        self.catchups.check(options.after)
         return options
 
     def _enter(self, sub: Subscription, life: Life, parent: Supervisor) -> None:
@@ -178,7 +178,7 @@ class Registry:
             if sub.window is not None:
                 sub.window.join()
             self._owner.begin(life)
-        self.replays.enter(sub)
+        self.catchups.enter(sub)
 
     def _name(self, given: str | None, handler: Any) -> str:
         if given is not None:
@@ -261,7 +261,7 @@ class Registry:
         if self._owner.recorder is not None and sub.options.durable is not None:
             self._owner.recorder.remove(sub.options.durable)
         del self.live[sub.name]
-        self.replays.leave(sub)
+        self.catchups.leave(sub)
         self._free(sub.name)
         self._ending[sub] = None
         self.routes.remove(sub)

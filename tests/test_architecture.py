@@ -34,7 +34,7 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "commits", "work",
         "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends", "lookback",
         "window", "retention", "gauges", "recorder", "tap", "past", "supervisor", "readings",
-        "routing", "replaying", "registry", "replays", "survey", "custody", "waiting", "intake",
+        "routing", "catchup", "registry", "replays", "survey", "custody", "waiting", "intake",
         "traffic", "engine", "explain", "closing", "asking", "running", "looking", "listening",
         "tables", "lifecycle", "plain", "bus",
     ),

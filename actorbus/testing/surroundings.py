@@ -18,7 +18,7 @@ from typing import Any
 
 from anyio._backends._asyncio import CancelScope
 
-from actorbus import dead_letter, event, plain, replaying, world
+from actorbus import catchup, dead_letter, event, plain, world
 from actorbus.testing.loop import SimulatedLoop
 from actorbus.threads import Job, Threads
 
@@ -126,7 +126,7 @@ def _changes(loop: SimulatedLoop, seed: int) -> list[tuple[Any, str, Any]]:
         (world.run, "name", f"{int(BEGIN * 1000):012x}{seed & 0xFFFFFFFF:08x}"),
         (event, "NUMBERS", numbers),
         (plain, "NUMBERS", numbers),
-        (replaying, "NUMBERS", numbers),
+        (catchup, "NUMBERS", numbers),
         (dead_letter, "_numbers", itertools.count(1)),
         (Threads, "submit", submit),
         (threading.Thread, "start", start),

@@ -40,7 +40,7 @@ class Witness(Arrivals):
             (registry, "add_actor", self._add_actor),
             (registry, "add_supervisor", self._add_supervisor),
             (registry, "retire", self._retire),
-            (registry.replays, "_begin", self._replay),
+            (registry.catchups, "_begin", self._replay),
         )
 
     # -- subscriptions ----------------------------------------------------------------------------

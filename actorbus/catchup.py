@@ -1,4 +1,4 @@
-"""Replaying: a new subscription begins with the last events of the history.
+"""Catch-up: a new subscription begins with the last events of the history.
 
 Without a journal that is one step, taken at the call. With one, memory may not hold enough, and the
 rest is read meanwhile: what is published from the call on is *held*, in order, counted as waiting,
@@ -43,7 +43,7 @@ Done = Callable[[list[Event]], None]
 
 
 class Owner(Exchange, Protocol):
-    """What replaying needs of the engine."""
+    """What catching up needs of the engine."""
 
     recorder: Recorder | None
 
@@ -125,8 +125,8 @@ def _nothing(_: object) -> None:
     """Do nothing: nobody moves in from such a place."""
 
 
-class Replays:
-    """The replays of one bus.
+class CatchUps:
+    """The catch-ups of one bus.
 
     Args:
         owner: The bus.
