@@ -5,7 +5,9 @@ piled up while the commit before was under way: group commit without a timer, wh
 bus no delay and a busy one a fraction of a commit per event. Only settled deliveries wait a moment
 for company (`PATIENCE`), since nobody waits for them.
 
-A dead letter for which there is no room is put down again with each commit until there is.
+A dead letter for which there is no room is put down again with each commit until there is. So is
+what somebody has settled and the journal could not note, in front of all else: who joins next under
+that name must not be told less.
 
 One thread works for the journal; the loop is told of results in the order in which things were put
 down, whether or not they were committed together.
@@ -68,6 +70,7 @@ class Scribe:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next = Work()
         self._settling: dict[Settling, None] = {}
+        self._unheard: dict[Settling, None] = {}  # whose last settlement was not committed
         self._sealing: asyncio.Handle | None = None
         self._ready: deque[Work] = deque()
         self._under_way = 0
@@ -99,6 +102,7 @@ class Scribe:
         self.threads.heeded_by(loop)
         self._next, self._sealing, self._under_way, self.uncommitted = Work(loop), None, 0, 0
         self._settling.clear()
+        self._unheard.clear()
         self._finished.clear()
         self._bells.clear()
         if not self._open or self._opened is None:  # a loop may end before it is told
@@ -137,6 +141,7 @@ class Scribe:
         Args:
             clean: Whether no handler of a durable subscription runs any more.
         """
+        self._settling |= self._unheard
         await self._rest()
         if self._open:
             self._open = False
@@ -192,6 +197,10 @@ class Scribe:
         self._settling[who] = None
         self._seal_in(0.0 if soon else PATIENCE)
 
+    def unheard(self, who: Settling) -> None:
+        """Ask somebody again, whenever a commit is made: what he has settled was not noted."""
+        self._unheard[who] = None
+
     def _seal_in(self, seconds: float) -> None:
         loop = self._loop
         assert loop is not None  # noqa: S101 nothing is put down before the start
@@ -213,14 +222,23 @@ class Scribe:
             owed: list[Operation] = [*self._owed]
             self._owed.clear()
             self._hand_over(Work(self._loop, owed, [_dropped] * len(owed), apart=True))
-        for who in self._settling:
+        if self._unheard and (work.operations or self._settling):
+            later, work = work, self._settled_by(self._unheard, Work(self._loop))
+            work.operations += later.operations
+            work.done += later.done
+        self._settled_by(self._settling, work)
+        if work.operations:
+            self._hand_over(work)
+
+    def _settled_by(self, settling: dict[Settling, None], work: Work) -> Work:
+        """Add to a commit what some have settled, and ask them no more."""
+        for who in settling:
             settlement = who.settlement()
             if settlement is not None:
                 work.operations.append(settlement[0])
                 work.done.append(settlement[1])
-        self._settling.clear()
-        if work.operations:
-            self._hand_over(work)
+        settling.clear()
+        return work
 
     def _hand_over(self, work: Work, *, first: bool = False) -> None:
         self._under_way += 1

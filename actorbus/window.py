@@ -378,6 +378,7 @@ class Window:
         if error is not None:  # next time everything is said again
             self._unnoted = [*self._ahead]
             self._noted = 0
+            self._scribe.unheard(self)
         self.read_on()
 
     def idle(self) -> None:

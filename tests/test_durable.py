@@ -875,6 +875,26 @@ async def test_a_settlement_that_fails_is_said_again(make_bus: Make) -> None:
         assert journal.status().cursors == {"d": 21}
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_settlement_that_fails_last_is_said_again(make_bus: Make, *, again: bool) -> None:
+    """Though its subscription has ended: the next of its name gets no more than is open."""
+    journal, seen = Refusing(), Seen()
+    bus = make_bus(journal=journal)
+    async with bus:
+        sub = bus.subscribe("a:*", seen, durable="d")
+        await bus.publish("a:b", 1)
+        await bus.settle()
+        sub.unsubscribe()
+        await sub.ended()
+        assert (journal.refused, journal.status().cursors) == (1, {"d": 0})
+        if again:
+            bus.subscribe("a:*", seen, durable="d")
+            await bus.settle()
+        journal.refused = None
+    journal.open("power")
+    assert (seen.got, journal.status().cursors) == ([1], {"d": 1})
+
+
 async def test_what_is_settled_ahead_is_said_again(make_bus: Make) -> None:
     """Also behind a delivery that is open, where no later cursor would tell of it."""
     journal, gate = Refusing(), Gate()
