@@ -90,6 +90,7 @@ class Window:
         self._skip: frozenset[int] = frozenset()
         self._reading = self._roused = False
         self._waking: asyncio.TimerHandle | None = None
+        self._start: int | None = None  # the last event there was when it could not join
         self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
         self._ends = Ends(sub)
         self._wanted: dict[str, bool] = {}
@@ -151,7 +152,8 @@ class Window:
         self._round += 1
         self._scribe.seal()  # first comes what an earlier subscription of the name has settled
         patterns = tuple(pattern.text for pattern in self._sub.patterns)
-        self._scribe.put(Join(self.name, patterns, self._most), self._in_this_round(self._joined))
+        join = Join(self.name, patterns, self._most, self._start)
+        self._scribe.put(join, self._in_this_round(self._joined))
 
     def pause(self) -> None:
         """Read no more: the bus comes to rest, or the subscription ends."""
@@ -172,6 +174,8 @@ class Window:
     def _joined(self, standing: Standing | None, error: JournalError | None) -> None:
         if standing is None:
             if self._scribe.is_open:
+                if self._start is None:
+                    self._start = self._scribe.last
                 self._try_later(error, self.join)
             else:
                 log.error("durable %r is idle: %s", self.name, error)

@@ -119,11 +119,14 @@ class Join(msgspec.Struct, frozen=True, gc=False):
         durable: Its name.
         patterns: What it listens to now; kept for whoever looks into the journal.
         window: The most of its deliveries that may be begun and not settled, from now on.
+        after: The number a new one starts behind, if not the last one: where it would have started,
+            had the journal been able to make it at once.
     """
 
     durable: str
     patterns: tuple[str, ...]
     window: int
+    after: int | None = None
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False):

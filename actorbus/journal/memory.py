@@ -265,7 +265,8 @@ class MemoryJournal:
 
     def _join(self, join: Join) -> Standing:
         created = join.durable not in self._durables
-        durable = self._durables.setdefault(join.durable, _Durable(self._last))
+        start = self._last if join.after is None else min(join.after, self._last)
+        durable = self._durables.setdefault(join.durable, _Durable(start))
         durable.patterns, durable.window, durable.joined = join.patterns, join.window, True
         return Standing(
             durable.cursor,

@@ -195,7 +195,9 @@ class Writing:
         old = self._find(op.durable)
         if old is None:
             (number,) = self._ask(_UNUSED).fetchone()
-            new = Durable(number, encode(op.durable), patterns, self._head.last, op.window)
+            last = self._head.last
+            cursor = last if op.after is None else min(op.after, last)
+            new = Durable(number, encode(op.durable), patterns, cursor, op.window)
         else:
             new = msgspec.structs.replace(old, patterns=patterns, window=op.window, joined=1)
         self._store(new)

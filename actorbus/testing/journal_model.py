@@ -79,7 +79,7 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
     st.one_of(
         entries.map(Append),
         entries.map(Append),
-        st.builds(Join, NAMES, st.just(("a:**",)), st.integers(1, 5)),
+        st.builds(Join, NAMES, st.just(("a:**",)), st.integers(1, 5), st.none() | NUMBERS),
         st.builds(Settle, NAMES, NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple)),
         st.builds(Attempt, NAMES, NUMBERS),
         st.builds(Leave, NAMES),
@@ -142,9 +142,10 @@ class Model:
         match operation:
             case Append(entry):
                 return self._append(entry)
-            case Join(name, _, window):
-                created = name not in self.courses
-                course = self.courses.setdefault(name, Course(len(self.log)))
+            case Join(name, _, window, after):
+                created, last = name not in self.courses, len(self.log)
+                start = last if after is None else min(after, last)
+                course = self.courses.setdefault(name, Course(start))
                 course.window, course.joined = window, True
                 ahead = frozenset(seq for seq in course.settled if seq > course.cursor)
                 return Standing(

@@ -78,8 +78,8 @@ class Known:
         match operation, result:
             case Append(entry), Appended(seq, duplicate):
                 return self._append(entry, seq, duplicate)
-            case Join(name), Standing():
-                return self._join(name, result)
+            case Join(name, after=after), Standing():
+                return self._join(name, len(self.log) if after is None else after, result)
             case Settle(name, cursor, ahead), _:
                 self._settle(name, cursor, ahead)
             case Attempt(name, seq), int(count):
@@ -102,8 +102,8 @@ class Known:
         self.log.append(entry)
         return None if seq == len(self.log) else f"event {len(self.log)} got the number {seq}"
 
-    def _join(self, name: str, standing: Standing) -> str | None:
-        place = self.places.setdefault(name, Place(len(self.log), len(self.log)))
+    def _join(self, name: str, start: int, standing: Standing) -> str | None:
+        place = self.places.setdefault(name, Place(start, start))
         told = standing.cursor, standing.ahead, standing.attempts
         true = place.cursor, frozenset(place.ahead), place.attempts
         return None if told == true else f"{name!r} has come to {true}, and is told {told}"
