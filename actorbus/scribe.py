@@ -23,7 +23,16 @@ from typing import Any, Protocol
 
 from actorbus.commits import Commits
 from actorbus.errors import JournalError, JournalFullError
-from actorbus.journal.base import Append, Appended, Bury, Journal, Opening, Operation, Settle
+from actorbus.journal.base import (
+    Append,
+    Appended,
+    Bury,
+    Exhume,
+    Journal,
+    Opening,
+    Operation,
+    Settle,
+)
 from actorbus.threads import Threads
 from actorbus.watch import hear, ring
 from actorbus.work import Done, Work, together
@@ -334,6 +343,8 @@ class Scribe:
                     self.last = result.seq
             elif error is not None and operations:
                 self._not_done(operations[index])
+            elif self._owed and operations:
+                self._owe_less(operations[index])
             done[index](result, error)
 
     def _not_done(self, operation: Operation) -> None:
@@ -341,6 +352,17 @@ class Scribe:
             self.uncommitted -= 1
         elif isinstance(operation, Bury):
             self._owed.append(operation)
+
+    def _owe_less(self, operation: Operation) -> None:
+        """Bury no dead letter that has left before there was room for it."""
+        if isinstance(operation, Exhume):
+            gone = {*operation.ids}
+        elif isinstance(operation, Bury) and operation.instead:
+            gone = {operation.instead}
+        else:
+            return
+        kept = (each for each in self._owed if each.grave.id not in gone)
+        self._owed = deque(kept, maxlen=OWED)
 
 
 def _dropped(_: object, __: JournalError | None) -> None:

@@ -592,17 +592,19 @@ async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
     assert [each for each in caplog.messages if "stays in memory only" in each]
 
 
+class Graveless(MemoryJournal):
+    """A journal that can have no room for dead letters."""
+
+    full = True
+
+    def commit(self, operations: Sequence[Operation]) -> list[Result]:
+        if self.full and any(isinstance(each, Bury) for each in operations):
+            raise JournalFullError("no room for the dead")
+        return super().commit(operations)
+
+
 async def test_a_dead_letter_is_buried_as_soon_as_there_is_room(make_bus: Make) -> None:
     """Its delivery is settled meanwhile, and no crash after the next commit can lose it."""
-
-    class Graveless(MemoryJournal):
-        full = True
-
-        def commit(self, operations: Sequence[Operation]) -> list[Result]:
-            if self.full and any(isinstance(each, Bury) for each in operations):
-                raise JournalFullError("no room for the dead")
-            return super().commit(operations)
-
     journal, worked = Graveless(), Seen()
     bus = make_bus(journal=journal)
 
@@ -623,6 +625,37 @@ async def test_a_dead_letter_is_buried_as_soon_as_there_is_room(make_bus: Make) 
     image.open("power")
     assert [grave.entry.body for grave in image.dead()] == [b"0", b"1", b"2"]
     assert worked.got == [0, 1, 2]
+
+
+async def test_a_dead_letter_that_is_gone_is_not_buried(make_bus: Make) -> None:
+    """Discarded, or replayed, while there was no room for it: then it does not come back."""
+    journal, failing, seen = Graveless(), True, Seen()
+
+    async def handle(data: Any) -> None:
+        if failing:
+            raise ValueError(data)
+        await seen(data)
+
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", handle, durable="d", retry=RetryPolicy.none())
+    async with bus:
+        for number in range(4):
+            await bus.publish("a:b", number)
+        await bus.settle()
+        kept, discarded, replayed, failed = bus.dead_letters.list()
+        await bus.dead_letters.discard(discarded.id)
+        await bus.dead_letters.replay(failed.id)
+        await bus.settle()
+        failing = False
+        await bus.dead_letters.replay(replayed.id)
+        await bus.settle()
+        journal.full = False
+        await bus.publish("other:topic")
+        letters = bus.dead_letters.list()
+    journal.open("power")
+    assert {grave.id for grave in journal.dead()} == {each.id for each in letters}
+    assert [grave.entry.body for grave in journal.dead()] == [b"0", b"3"]
+    assert (kept in letters, failed in letters, seen.got) == (True, False, [2])
 
 
 async def test_a_damaged_record_is_a_dead_letter(make_bus: Make) -> None:
