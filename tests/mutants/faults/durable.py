@@ -6,6 +6,7 @@ from tests.mutants.fault import DURABLE_MODEL, Fault
 
 WINDOW = "tests/test_durable.py::test_no_more_may_be_running_than_the_journal_was_told"
 """The model's thread tells of all commits it has made together at once, which hides these."""
+REPLAY = "tests/test_history_journal.py::test_replay_is_of_the_past_and_then_live"
 
 FAULTS = (
     Fault(
@@ -119,5 +120,77 @@ FAULTS = (
         "self._dead[seq] = fate",
         "pass",
         (DURABLE_MODEL,),
+    ),
+    Fault(
+        "settlement-lost-with-its-subscription",
+        "What was settled and could not be noted is forgotten when the subscription ends.",
+        "window.py",
+        "            self._scribe.unheard(self)",
+        "            pass",
+        ("tests/test_durable.py::test_a_settlement_that_fails_last_is_said_again",),
+    ),
+    Fault(
+        "joined-behind-what-came-meanwhile",
+        "A new durable that could not join at once misses what was published meanwhile.",
+        "window.py",
+        "                    self._start = self._scribe.last",
+        "                    self._start = None",
+        ("tests/test_durable.py::test_a_durable_joins_when_its_journal_has_recovered",),
+    ),
+    Fault(
+        "buried-though-gone",
+        "A dead letter that was discarded before there was room for it comes back.",
+        "scribe.py",
+        "kept = (each for each in self._owed if each.grave.id not in gone)",
+        "kept = (each for each in self._owed if each.grave.id not in ())",
+        ("tests/test_durable.py::test_a_dead_letter_that_is_gone_is_not_buried",),
+    ),
+    Fault(
+        "replay-of-what-comes-live",
+        "What was published after the subscription is replayed to it, and delivered.",
+        "catchup.py",
+        "            if each._number < replay.before",
+        "            if each._number",
+        (REPLAY,),
+    ),
+    Fault(
+        "replay-without-holding",
+        "What is published while the past is read comes before it.",
+        "catchup.py",
+        "            sub.held = held",
+        "            pass",
+        (REPLAY,),
+    ),
+    Fault(
+        "memory-taken-for-whole",
+        "A replay is of what memory holds, though the journal holds more.",
+        "catchup.py",
+        'elif not replay.after and (sure >= replay.count or whole == float("-inf")):',
+        "elif not replay.after:",
+        (REPLAY,),
+    ),
+    Fault(
+        "past-read-with-gaps",
+        "A piece that is full is taken for all there was where it was looked for.",
+        "lookback.py",
+        "if len(records) < PIECE or upto <= after + PIECE:",
+        "if True:",
+        ("tests/test_history_journal.py::test_reading_is_filtering",),
+    ),
+    Fault(
+        "past-looked-back-one-short",
+        "Looking back, the event at the edge of a piece is left out.",
+        "lookback.py",
+        "records[0].seq - 1 if len(records) == most else behind)",
+        "records[0].seq - 2 if len(records) == most else behind)",
+        (REPLAY,),
+    ),
+    Fault(
+        "past-read-by-all-at-once",
+        "Whoever reads the past does not wait for the others: a commit waits for all of them.",
+        "lookback.py",
+        "        if len(self._waiting) == 1:",
+        "        if True:",
+        ("tests/test_history_journal.py::test_a_commit_waits_for_one_piece_at_most",),
     ),
 )
