@@ -174,8 +174,7 @@ class Window:
     def _joined(self, standing: Standing | None, error: JournalError | None) -> None:
         if standing is None:
             if self._scribe.is_open:
-                if self._start is None:
-                    self._start = self._scribe.last
+                self._start = self._scribe.last if self._start is None else self._start
                 self._try_later(error, self.join)
             else:
                 log.error("durable %r is idle: %s", self.name, error)
@@ -376,7 +375,8 @@ class Window:
                 self._unknown -= fresh  # a journal that notes nothing holds up nobody
                 self._told(error)
 
-        return Settle(self.name, cursor, tuple(seq for seq in settled if seq > cursor)), told
+        ahead, trusted = tuple(seq for seq in settled if seq > cursor), not self._suspects
+        return Settle(self.name, cursor, ahead, trusted=trusted), told
 
     def _told(self, error: JournalError | None) -> None:
         if error is not None:  # next time everything is said again

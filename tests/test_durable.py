@@ -977,6 +977,32 @@ async def test_what_may_have_been_running_behind_settled_ones_is_suspect(make_bu
     assert journal.attempted == [1, 22]
 
 
+async def test_what_was_not_run_before_a_clean_end_is_suspect_after_it(make_bus: Make) -> None:
+    """A stop between two crashes absolves nobody; those who have been run alone are trusted."""
+    journal = Attentive()
+
+    async def attempted(handler: Seen, *, crash: bool = False) -> list[int]:
+        """Go on with the journal for a moment, and return whose attempts it was told of."""
+        nonlocal journal
+        journal.attempted = []
+        bus = make_bus(journal=journal)
+        bus.subscribe("a:*", handler, durable="d", mailbox=4)
+        async with bus:
+            if not journal.status().last:
+                for number in range(10):
+                    await bus.publish("a:b", number)
+            await asyncio.sleep(1.0)
+            told = journal.attempted
+            journal = crashed(journal) if crash else journal
+            await bus.close(0.0)
+        return told
+
+    assert await attempted(Gate(), crash=True) == []
+    assert await attempted(Gate()) == [1]
+    assert await attempted(Seen()) == [1, 2, 3, 4, 5]
+    assert await attempted(Seen()) == []
+
+
 # -- history ---------------------------------------------------------------------------------------
 
 

@@ -139,11 +139,13 @@ class Settle(msgspec.Struct, frozen=True, gc=False):
         durable: Its name.
         cursor: Every event up to this number that concerns it is settled.
         ahead: Numbers beyond the cursor that are settled, too.
+        trusted: Whether none of those that are left is suspect any more (`Standing.suspects`).
     """
 
     durable: str
     cursor: int
     ahead: tuple[int, ...] = ()
+    trusted: bool = False
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
@@ -230,8 +232,7 @@ class Standing(msgspec.Struct, frozen=True):
         ahead: Numbers beyond the cursor that are settled, too.
         attempts: Attempts noted, by number of the event; only of what is not settled.
         suspects: How many of the first unsettled deliveries may have been running when the journal
-            was last left without `close`, by the window it had then; 0 after a clean end. It is
-            the same for every `Join` until `close`, and lasts longer if nobody joins.
+            was last left without `close`, by the window it had then; until a `Settle` trusts them.
         created: Whether it is new.
     """
 

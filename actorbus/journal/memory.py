@@ -99,9 +99,9 @@ class MemoryJournal:
             raise JournalLockedError(f"{self.url} is open already, in this process")
         clean, self._open, self._clean = self._clean, True, False
         for durable in self._durables.values():
-            if durable.joined:
-                durable.suspects = 0 if clean else durable.window
-                durable.joined = False
+            if durable.joined and not clean:
+                durable.suspects = durable.window
+            durable.joined = False
         return Opening(last=self._last, clean=clean)
 
     def commit(self, operations: Sequence[Operation]) -> list[Result]:
@@ -281,6 +281,7 @@ class MemoryJournal:
         if durable is None:
             return
         durable.cursor = max(durable.cursor, min(settle.cursor, self._last))
+        durable.suspects = 0 if settle.trusted else durable.suspects
         ahead = durable.ahead | {seq for seq in settle.ahead if seq <= self._last}
         durable.ahead = {seq for seq in ahead if seq > durable.cursor}
         durable.attempts = {

@@ -321,7 +321,7 @@ def _note_begin(connection: sqlite3.Connection, head: Head) -> None:
     ask = connection.execute
     for row in ask("SELECT * FROM durable WHERE joined").fetchall():
         durable = Durable.of(row)
-        suspects = 0 if head.clean else durable.window
+        suspects = durable.suspects if head.clean else durable.window
         left = msgspec.structs.replace(durable, joined=0, suspects=suspects)
         ask("INSERT OR REPLACE INTO durable VALUES(?,?,?,?,?,?,?,?)", left.row)
     head.clean = False

@@ -217,6 +217,9 @@ class Writing:
         if old is None:
             return
         number, cursor, last = old.number, min(op.cursor, self._head.last), self._head.last
+        if op.trusted and old.suspects:
+            old = msgspec.structs.replace(old, suspects=0)
+            self._store(old)
         if cursor > old.cursor:
             self._store(msgspec.structs.replace(old, cursor=cursor))
             self._ask("DELETE FROM ahead WHERE durable = ? AND seq <= ?", (number, cursor))

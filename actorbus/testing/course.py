@@ -96,9 +96,9 @@ class Course:
 
     def end(self) -> None:
         """Take note that the process has ended as it should."""
-        if self.joined:
-            self.suspected.clear()
-            self.fatal.clear()
+        self.suspected -= {*self.begun}
+        for seq in self.begun:
+            del self.fatal[seq]
         self._go()
 
     def _go(self) -> None:

@@ -232,8 +232,10 @@ class DurableBooks:
         self._begin_anew()
 
     def cut_power(self) -> None:
-        """Take note that the newest commits may be gone, if that may be."""
+        """Take note that the newest commits may be gone, if that may be: all they have told."""
         self._possible = [*self._images]
+        for course in self.courses.values():
+            course.exact = course.exact and not self._loses
         self.crash()
 
     # -- publishing -------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
         entries.map(Append),
         entries.map(Append),
         st.builds(Join, NAMES, st.just(("a:**",)), st.integers(1, 5), st.none() | NUMBERS),
-        st.builds(Settle, NAMES, NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple)),
+        st.builds(Settle, NAMES, NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple), st.booleans()),
         st.builds(Attempt, NAMES, NUMBERS),
         st.builds(Leave, NAMES),
         st.builds(Bury, graves, IDS | st.just("")),
@@ -151,8 +151,8 @@ class Model:
                 return Standing(
                     course.cursor, ahead, dict(course.attempts), course.suspects, created
                 )
-            case Settle(name, cursor, ahead):
-                self._settle(name, cursor, ahead)
+            case Settle(name, cursor, ahead, trusted):
+                self._settle(name, cursor, ahead, trusted=trusted)
                 return None
             case Attempt(name, seq):
                 return self._attempt(name, seq)
@@ -184,8 +184,11 @@ class Model:
         self.marked -= {*ids}
         return len([ident for ident in ids if self.graves.pop(ident, None)])
 
-    def _settle(self, name: str, cursor: int, ahead: tuple[int, ...]) -> None:
+    def _settle(
+        self, name: str, cursor: int, ahead: tuple[int, ...], *, trusted: bool = False
+    ) -> None:
         if course := self.courses.get(name):
+            course.suspects = 0 if trusted else course.suspects
             course.cursor = max(course.cursor, min(cursor, len(self.log)))
             course.settled |= {seq for seq in ahead if seq <= len(self.log)}
             for seq in [*course.attempts]:
@@ -229,9 +232,9 @@ class Model:
     def reopen(self, *, clean: bool) -> None:
         """Note an end and a new start."""
         for course in self.courses.values():
-            if course.joined:
-                course.joined = False
-                course.suspects = 0 if clean else course.window
+            if course.joined and not clean:
+                course.suspects = course.window
+            course.joined = False
 
 
 def _blurred(result: Result) -> Result:
