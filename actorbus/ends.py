@@ -13,8 +13,12 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from actorbus.receipt import Addressee, Receipt
-from actorbus.words import Outcome
+from actorbus.words import DeadReason, Outcome
 
+RETURNED = (
+    DeadReason.STOPPED, DeadReason.SUSPENDED, DeadReason.DRAIN_TIMEOUT, DeadReason.LOOP_CLOSED,
+)  # fmt: skip
+"""What takes a delivery away without anybody having failed."""
 DEAD = 10_000  # deliveries that died and are remembered
 
 

@@ -25,15 +25,16 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from actorbus.encoding import DamagedError, decoded, remains
-from actorbus.ends import Ends, Mark
+from actorbus.ends import RETURNED, Ends, Mark
 from actorbus.errors import JournalError
 from actorbus.event import Event
 from actorbus.extra import Extra
 from actorbus.home import NO_EPOCH
-from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing
+from actorbus.journal.base import Attempt, Join, Page, Record, Settle, Standing, Wants
 from actorbus.receipt import Receipt, Route
 from actorbus.scribe import SOME, TURN, Scribe
 from actorbus.words import DeadReason
@@ -43,14 +44,11 @@ if TYPE_CHECKING:
     from actorbus.subscription import Subscription
     from actorbus.watch import Watch
 
-RETURNED = (
-    DeadReason.STOPPED, DeadReason.SUSPENDED, DeadReason.DRAIN_TIMEOUT, DeadReason.LOOP_CLOSED,
-)  # fmt: skip
-"""What takes a delivery away without anybody having failed."""
-
 AHEAD = 10_000  # deliveries that may be settled beyond the first open one
 RECOVERY = 1.0  # seconds after which a journal that has failed is asked again
 FIRST = 64  # events read after joining: handlers have something to do while more is read
+FEW = 16  # open deliveries at which more of a backlog is handed over, unless concurrency asks more
+DEPTH = 4  # times as many are open then: what lives longer costs full garbage collections
 MUCH = 100  # settled deliveries that need not wait for company
 
 log = logging.getLogger("actorbus")
@@ -67,6 +65,7 @@ class Window:
         name: Under which the journal knows it.
         active: Whether it delivers.
         live: Whether what is committed next is the next it wants.
+        wants: Says whether a topic concerns it; callable in the journal's thread.
         lag: Events committed since it joined that it wants and has not read.
     """
 
@@ -89,12 +88,14 @@ class Window:
         self._suspects = 0
         self._skip: frozenset[int] = frozenset()
         self._reading = self._roused = False
+        self._rest: Page | None = None  # read, and not yet handed over
+        self._few = max(FEW, 2 * sub.options.concurrency) if sub.options.key is None else self._most
         self._waking: asyncio.TimerHandle | None = None
         self._start: int | None = None  # the last event there was when it could not join
         self._round = 0  # of joins: what an earlier one has asked for is nobody's any more
         self._ends = Ends(sub)
-        self._wanted: dict[str, bool] = {}
-        self._routes: dict[str, Route] = {}
+        self.wants: Wants = lru_cache(AHEAD)(self._wants)
+        self._route = lru_cache(AHEAD)(self._route_of)
 
     @property
     def cursor(self) -> int:
@@ -112,10 +113,7 @@ class Window:
 
     @property
     def oldest(self) -> float | None:
-        """Unix seconds at which the oldest event was published that it has not settled.
-
-        None if it has read none of those.
-        """
+        """Unix seconds of the oldest event it has read and not settled; None if there is none."""
         return next((receipt.event.time for receipt in self._open.values()), None)
 
     @property
@@ -128,16 +126,8 @@ class Window:
         """Whether its actor is suspended."""
         return self._sub.suspended
 
-    def wants(self, topic: str) -> bool:
-        """Return whether a topic concerns it; callable in the journal's thread."""
-        wanted = self._wanted.get(topic)
-        if wanted is None:
-            if len(self._wanted) >= AHEAD:
-                self._wanted.clear()
-            sub = self._sub
-            matches = any(pattern.matches(topic) for pattern in sub.patterns)
-            wanted = self._wanted[topic] = matches and sub.wants(topic)
-        return wanted
+    def _wants(self, topic: str) -> bool:
+        return any(each.matches(topic) for each in self._sub.patterns) and self._sub.wants(topic)
 
     # -- joining ----------------------------------------------------------------------------------
 
@@ -145,6 +135,7 @@ class Window:
         """Find out how far it has come, and go on from there."""
         self.pause()
         self.active, self.live, self._reading, self._roused = True, False, True, False
+        self._rest = None
         self._open.clear()
         self._ahead.clear()
         self._unnoted.clear()
@@ -235,10 +226,10 @@ class Window:
                 room -= 1
             else:
                 self._position = record.seq
-            if index % SOME == 0 and loop.time() > until:
+            if index % SOME == 0 and (len(self._open) >= self._few * DEPTH or loop.time() > until):
                 self._reading = True
-                rest = Page(page.records[index:], page.upto, page.end)
-                loop.call_soon(self._in_this_round(self._read), rest, None)
+                self._rest = Page(page.records[index:], page.upto, page.end)
+                self._go_on()
                 return
         else:
             self._position = max(self._position, page.upto)
@@ -311,19 +302,15 @@ class Window:
         self._sub.inbox.offer(receipt)
 
     def _opened(self, event: Event, seq: int) -> Receipt:
-        sub = self._sub
-        route = self._routes.get(event.topic)
-        if route is None:
-            if len(self._routes) >= AHEAD:
-                self._routes.clear()
-            route = Route(sub.bus, event.topic, (sub.inbox.open(),), (sub,))
-            self._routes[event.topic] = route
         extra = Extra(logged=seq, watch=cast("Watch", Mark(self, seq)))
-        at = sub.loop.time()
+        route, at = self._route(event.topic), self._sub.loop.time()
         receipt = Receipt(route, event.data, at, NO_EPOCH, event._number, event, extra)
         self._open[seq] = receipt
         self._unknown += 1
         return receipt
+
+    def _route_of(self, topic: str) -> Route:
+        return Route(self._sub.bus, topic, (self._sub.inbox.open(),), (self._sub,))
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -353,8 +340,17 @@ class Window:
         fate = receipt.fates.get(self._sub.name) if receipt.fates else None
         if fate is not None or self._ends.watchers:
             self._ends.tell(seq, fate, reply, failed)
-        if not (self.live or self._reading or self._roused) and self.active:
-            self._roused = True  # not at once: the worker still keeps the places it has taken from
+        if not self.live and self.active:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Hand over what has been read, or read; soon, as the worker still keeps some places."""
+        if self._rest is not None:
+            if len(self._open) <= self._few:
+                self._sub.loop.call_soon(self._in_this_round(self._read), self._rest, None)
+                self._rest = None
+        elif not (self._reading or self._roused):
+            self._roused = True
             self._sub.loop.call_soon(self._read_soon)
 
     def _read_soon(self) -> None:
