@@ -21,7 +21,7 @@ KILLS = int(os.environ.get("ACTORBUS_KILLS", "10"))
 LIMIT = 1 << 26
 
 HEAD = """
-import os, random, sys
+import os, random, signal, sys
 from actorbus.journal.base import Append, Attempt, Entry, Join, Settle
 from actorbus.journal.sqlite import SqliteJournal
 
@@ -45,16 +45,17 @@ CONSUME = """
 last = journal.open(durability).last
 (standing,) = journal.commit([Join("billing", ("**",), 10)])
 if last - standing.cursor < 50_000:
-    journal.commit([Append(Entry(str(n), "a", 1.0, b"")) for n in range(100_000)])
+    last = journal.commit([Append(Entry(str(n), "a", 1.0, b"")) for n in range(100_000)])[-1].seq
 print("open", flush=True)
 cursor, ahead = standing.cursor, standing.ahead
-while True:
+while cursor + 60 < last:
     journal.commit([Attempt("billing", cursor + 1)])
     step = random.choice([1, 1, 5, 50])
     ahead = (cursor + step + 2, cursor + step + 3)
     cursor += step
     journal.commit([Settle("billing", cursor, ahead)])
     os.write(acknowledged, f"{cursor}\\n".encode())
+signal.pause()
 """
 
 
