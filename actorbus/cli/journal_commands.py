@@ -69,7 +69,8 @@ Examples:
 
 ABOUT_FORGET = """Forget a durable subscription that never comes back.
 
-As long as it is known, everything it has not settled is kept for it.
+As long as it is known, all that it has not settled is kept for it, and in the end the journal is
+full. DURABLE is what its program gave as durable=.
 
 \b
 Examples:
@@ -91,6 +92,8 @@ Examples:
 """
 
 ABOUT_LIST = """Print dead letters, a line each, oldest first.
+
+The options narrow it down, and together they narrow it further.
 
 \b
 Examples:
@@ -133,19 +136,38 @@ Examples:
 """
 
 Url = Annotated[
-    str, typer.Argument(metavar="[URL]", help="Of the journal; default: what ACTORBUS_URL says.")
+    str,
+    typer.Argument(
+        metavar="URL",
+        help="Of the journal, such as sqlite:///events.db; default: what ACTORBUS_URL says.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it: nothing brings back what is gone.")]
 Topic = Annotated[
-    str | None, typer.Option(metavar="PATTERN", help="Those with a topic that matches.")
+    str | None,
+    typer.Option(metavar="PATTERN", help="Only those of topics that match, such as 'order:**'."),
 ]
-Subscription = Annotated[str | None, typer.Option(metavar="NAME", help="Those of this one.")]
-Reason = Annotated[DeadReason | None, typer.Option(help="Those given up for this.")]
+Subscription = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Only those of one subscription: the name= it has, not its durable=.",
+    ),
+]
+Reason = Annotated[
+    DeadReason | None,
+    typer.Option(
+        metavar="REASON", help=f"Only those given up for one reason: {', '.join(DeadReason)}."
+    ),
+]
 
 Letters = Annotated[
     list[str] | None,
-    typer.Argument(metavar="URL|ID", help="Of the journal, and of the letters."),
+    typer.Argument(
+        metavar="URL|ID",
+        help="URL of the journal, if ACTORBUS_URL does not say it; ids, as `list` prints them.",
+    ),
 ]
 
 journal = typer.Typer(rich_markup_mode=None)
@@ -191,7 +213,7 @@ def prune(url: Url = "", as_json: AsJson = False) -> None:
 @journal.command(help=ABOUT_EXPORT, short_help="Write events as JSON lines.")
 def export(
     url: Url = "",
-    pattern: Annotated[str, typer.Option(help="Only topics that match.")] = "**",
+    pattern: Annotated[str, typer.Option(help="Only events of topics that match.")] = "**",
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Only from then on: ISO 8601 (UTC) or Unix seconds."),
@@ -210,7 +232,11 @@ def export(
 @journal.command(help=ABOUT_FORGET, short_help="Forget a durable subscription.")
 def forget(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="[URL] DURABLE", help="Of the journal; its name.")
+        list[str],
+        typer.Argument(
+            metavar="[URL] DURABLE",
+            help="URL of the journal, if ACTORBUS_URL does not say it; the name, as in `info`.",
+        ),
     ],
     yes: Yes = False,
 ) -> None:
@@ -227,7 +253,7 @@ def list_(
     topic: Topic = None,
     subscription: Subscription = None,
     reason: Reason = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The last ones at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the last so many.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print dead letters."""
@@ -240,7 +266,11 @@ def list_(
 @dead_letters.command(help=ABOUT_SHOW, short_help="Print one, or a test that reproduces it.")
 def show(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="[URL] ID", help="Of the journal; of the letter.")
+        list[str],
+        typer.Argument(
+            metavar="[URL] ID",
+            help="URL of the journal, if ACTORBUS_URL does not say it; an id, as `list` prints it.",
+        ),
     ],
     as_pytest: Annotated[bool, typer.Option("--as-pytest", help="Print a test.")] = False,
     as_json: AsJson = False,
@@ -300,5 +330,8 @@ def _one(arguments: list[str], what: str) -> tuple[str, str]:
 
     url, names = split_url(arguments)
     if len(names) != 1:
-        raise CommandError(f"expected one {what}, not {len(names)}")
+        given = ", ".join(map(repr, names)) or "none"
+        raise CommandError(
+            f"expected one {what}, not {len(names)}: {given}; a URL begins with sqlite:///"
+        )
     return url, names[0]
