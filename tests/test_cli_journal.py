@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -561,6 +562,21 @@ def test_a_group_lists_what_has_landed(shell: Shell, group: str) -> None:
     names = re.findall(r"^\W+([a-z-]+) {2}", listing, re.MULTILINE)
 
     assert [(group, name) for name in names] == [each for each in COMMANDS if each[0] == group]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/journal.md"])
+def test_the_commands_of_a_page_can_be_typed(
+    shell: Shell, events: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """One after the other, in the directory of the journal they name."""
+    monkeypatch.chdir(events.parent)
+    events.rename("orders.db")
+    text = (Path(__file__).parents[1] / page).read_text()
+    commands = re.findall(r"^(?:\$ )?actorbus ((?:journal|dead-letters) .*)$", text, re.MULTILINE)
+
+    assert commands
+    for command in commands:
+        shell(*shlex.split(command))
 
 
 def test_progress_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Iterable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from tests import figures
 from tests.figures import PAGE, load, rewrite, save
-from tests.test_readme import Snippets, parse
+from tests.test_readme import README, Snippets, parse, rows
 
 NAMES = ("sweep", "soak", "examples")
 
@@ -62,6 +64,28 @@ def test_the_committed_reports_are_what_was_promised() -> None:
     assert found["soak"]["judged"]
     for report in found.values():
         assert not report["commit"]["changed"]
+
+
+def counts(cells: Iterable[str]) -> set[tuple[int, ...]]:
+    """Return the figures of a column, of each cell and of each two that follow one another."""
+    of = [[int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", each)] for each in cells]
+    sums = [[*map(sum, zip(*two, strict=False))] for two in pairwise(of)]
+    return {tuple(each) for each in (*of, *sums)}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
+    """How often a promise was tried is said with details here, and in short there."""
+    page, readme = PAGE.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+    known = counts(row[1] for row in rows(page, "## A bus with a journal"))
+    tried = [row[1].partition(":")[0] for row in rows(readme, "#### The promise")]
+    inbox = counts(row[1] for row in rows(page, "## Effectively once"))
+    in_short = re.search(r"^Of .* acknowledged,", readme, re.MULTILINE)
+
+    figures = [each for each in tried if re.search(r"\d", each)]
+    assert len(figures) >= 5
+    assert [each for each in figures if not counts([each]) <= known] == []
+    assert in_short is not None
+    assert counts([in_short.group()]) <= inbox
 
 
 def test_every_command_of_the_page_exists() -> None:

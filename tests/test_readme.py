@@ -17,11 +17,13 @@ import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
+from actorbus.metrics.families import described
 from tests.test_testing_plugin import INSTALLED
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TEST_README = ROOT / "tests" / "README.md"
+JOURNAL = ROOT / "docs" / "journal.md"
 COMMANDS = (
     'python -m pip install -e ".[all]" && python -m actorbus demo',
     'python -m pip install -e ".[all,test]" && python -m pytest',
@@ -121,6 +123,12 @@ def rows(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line] for line in table[2:]]
 
 
+def anchors(path: Path) -> set[str]:
+    """Return what links may name of a page: its headings, written as GitHub does."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+
+
 def test_every_snippet_runs_and_prints_what_is_shown() -> None:
     """Every python block runs by itself, and the text block below it is its output."""
     snippets = Snippets()
@@ -175,6 +183,25 @@ def test_every_guarantee_has_a_test() -> None:
     assert missing(README.read_text()) == []
 
 
+def test_every_clause_of_the_promise_has_a_test() -> None:
+    """So has every row of the promise of a bus with a journal."""
+    table = rows(README.read_text(), "#### The promise")
+
+    assert table
+    assert [row[0] for row in table if not named_tests(row[-1])] == []
+
+
+def test_every_metric_that_is_named_exists() -> None:
+    """Names in the README and in the alerts are those of a scrape, of which none is left out."""
+    text = README.read_text() + JOURNAL.read_text()
+    named = set(re.findall(r"\bactorbus_(?!options)(\w+)|`(journal_\w+)`", text))
+    exported = {family.name.removeprefix("actorbus_") for family in described()}
+    names = {re.sub("_(total|bucket)$", "", first or second) for first, second in named}
+
+    assert names <= exported
+    assert {name for name in exported if name.startswith("journal_")} <= names
+
+
 def test_every_clause_has_a_test() -> None:
     """Every row of the table of clauses in tests/README.md names a test, and all of them exist."""
     text = TEST_README.read_text()
@@ -186,8 +213,10 @@ def test_every_clause_has_a_test() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """Every relative link of the README files is a file of this tree."""
-    for path in (README, TEST_README, ROOT / "examples" / "README.md"):
-        links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
+    """Every relative link of a page is a file of this tree, and a heading in it."""
+    for path in (README, TEST_README, ROOT / "examples" / "README.md", *ROOT.glob("docs/*.md")):
+        for link, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", path.read_text()):
+            page = path.parent / link if link else path
 
-        assert [link for link in links if not (path.parent / link).exists()] == []
+            assert page.exists(), f"{path.name}: {link}"
+            assert not heading or heading in anchors(page), f"{path.name}: {link}#{heading}"
