@@ -56,6 +56,11 @@ class Gauges:
         self._waiting.clear()
         self.look(lambda: None)
 
+    @property
+    def looking(self) -> bool:
+        """Whether a look is under way."""
+        return bool(self._waiting)
+
     def look(self, then: Callable[[], None]) -> None:
         """Let the journal's thread look.
 

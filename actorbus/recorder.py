@@ -78,13 +78,13 @@ class Recorder:
         self._retention.begin(loop)
 
     async def ready(self) -> None:
-        """Wait until the journal is open and has told what it knows.
+        """Wait until the journal is open and has told what it knows, and how much it holds.
 
         Raises:
             JournalError: It cannot be opened.
         """
         await self.scribe.opened()
-        while not self.recalled:
+        while not self.recalled or self.gauges.looking:
             await self.scribe.hear()
 
     def _recall(self, letters: int) -> None:
