@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -184,7 +185,7 @@ class Recorder:
 
     def _failed(self, receipt: Receipt, targets: Sequence[Any], error: JournalError | None) -> None:
         reason = DeadReason.COMMIT_FAILED
-        receipt.refusal = lambda: error or JournalError("the journal is closed")
+        receipt.refusal = partial(_of_its_own, error or JournalError("the journal is closed"))
         for each in targets:
             if isinstance(each, Subscription):
                 each.unexpected(receipt, Outcome.DEAD)
@@ -199,6 +200,16 @@ class Recorder:
                 each.unexpected(receipt, Outcome.CONFLATED)
                 receipt.settle(each, Outcome.CONFLATED)
         _forget(receipt)
+
+
+def _of_its_own(error: JournalError) -> JournalError:
+    """Return a copy for whoever awaits: a raised error keeps the frames it has passed through.
+
+    One that is shared would keep those of everybody, and grow with each.
+    """
+    copied = copy(error).with_traceback(error.__traceback__)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def _unrouted(route: Route) -> Route:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ from actorbus.journal.base import (
     Attempt,
     Bury,
     Join,
+    Opening,
     Operation,
     Page,
     Result,
@@ -566,6 +568,24 @@ async def test_a_journal_that_breaks_is_an_error_and_no_hang(make_bus: Make) -> 
         with pytest.raises(JournalError, match="KeyError") as caught:
             await bus.publish("a:b")
         assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_who_awaits_a_failed_commit_gets_an_error_of_their_own(make_bus: Make) -> None:
+    """A shared one would keep the frames of all who have awaited it, and grow with each."""
+    cause = OSError("taken")
+
+    class Locked(MemoryJournal):
+        def open(self, durability: str) -> Opening:
+            raise JournalLockedError("it is open elsewhere") from cause
+
+    bus, errors = make_bus(journal=Locked()), []
+    for number in range(3):
+        with pytest.raises(JournalLockedError, match=r"^it is open elsewhere$") as caught:
+            await bus.publish("a:b", number)
+        errors.append(caught.value)
+    assert len({id(each) for each in errors}) == 3
+    assert [each.__cause__ for each in errors] == [cause] * 3
+    assert len({len([*traceback.walk_tb(each.__traceback__)]) for each in errors}) == 1
 
 
 async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
