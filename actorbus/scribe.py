@@ -5,9 +5,9 @@ piled up while the commit before was under way: group commit without a timer, wh
 bus no delay and a busy one a fraction of a commit per event. Only settled deliveries wait a moment
 for company (`PATIENCE`), since nobody waits for them.
 
-A dead letter for which there is no room is put down again with each commit until there is. So is
-what somebody has settled and the journal could not note, in front of all else: who joins next under
-that name must not be told less.
+Dead letters for which there is no room are put down again, a few with each commit in turn, until
+there is; then all of them. What somebody has settled and the journal could not note is said again,
+too, in front of all else: who joins next under that name must not be told less.
 
 One thread works for the journal; the loop is told of results in the order in which things were put
 down, whether or not they were committed together.
@@ -228,9 +228,7 @@ class Scribe:
             self._sealing = None
         work, self._next = self._next, Work(self._loop)
         if self._owed and (work.operations or self._settling):
-            owed: list[Operation] = [*self._owed]
-            self._owed.clear()
-            self._hand_over(Work(self._loop, owed, [_dropped] * len(owed), apart=True))
+            self._bury_some()
         if self._unheard and (work.operations or self._settling):
             later, work = work, self._settled_by(self._unheard, Work(self._loop))
             work.operations += later.operations
@@ -238,6 +236,20 @@ class Scribe:
         self._settled_by(self._settling, work)
         if work.operations:
             self._hand_over(work)
+
+    def _bury_some(self) -> None:
+        """Put a few owed dead letters down again, and if there is room for those, the next ones.
+
+        A full journal may stay so for long, and each commit would take as long as all of them do.
+        """
+        owed: list[Operation] = [self._owed.popleft() for _ in range(min(SOME, len(self._owed)))]
+        if owed:
+            done = [_dropped] * (len(owed) - 1)
+            self._hand_over(Work(self._loop, owed, [*done, self._some_buried], apart=True))
+
+    def _some_buried(self, _: object, error: JournalError | None) -> None:
+        if error is None:
+            self._bury_some()
 
     def _settled_by(self, settling: dict[Settling, None], work: Work) -> Work:
         """Add to a commit what some have settled, and ask them no more."""

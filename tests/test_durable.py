@@ -29,6 +29,7 @@ from actorbus import (
     Outcome,
     PayloadError,
     RetryPolicy,
+    scribe,
     window,
 )
 from actorbus.journal.base import (
@@ -588,17 +589,22 @@ async def test_who_awaits_a_failed_commit_gets_an_error_of_their_own(make_bus: M
     assert len({len([*traceback.walk_tb(each.__traceback__)]) for each in errors}) == 1
 
 
+class Graveless(MemoryJournal):
+    """A journal that can have no room for dead letters."""
+
+    full, tried = True, 0
+
+    def commit(self, operations: Sequence[Operation]) -> list[Result]:
+        self.tried += sum(isinstance(each, Bury) for each in operations)
+        if self.full and any(isinstance(each, Bury) for each in operations):
+            raise JournalFullError("no room for the dead")
+        return super().commit(operations)
+
+
 async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
     make_bus: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where there is no room for it the log says that it stays in memory only."""
-
-    class Graveless(MemoryJournal):
-        def commit(self, operations: Sequence[Operation]) -> list[Result]:
-            if any(isinstance(each, Bury) for each in operations):
-                raise JournalFullError("no room for the dead")
-            return super().commit(operations)
-
     bus = make_bus(journal=Graveless())
 
     async def fail(data: Any) -> None:
@@ -610,17 +616,6 @@ async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
         await bus.settle()
         assert [each.subscription for each in bus.dead_letters] == ["d"]
     assert [each for each in caplog.messages if "stays in memory only" in each]
-
-
-class Graveless(MemoryJournal):
-    """A journal that can have no room for dead letters."""
-
-    full = True
-
-    def commit(self, operations: Sequence[Operation]) -> list[Result]:
-        if self.full and any(isinstance(each, Bury) for each in operations):
-            raise JournalFullError("no room for the dead")
-        return super().commit(operations)
 
 
 async def test_a_dead_letter_is_buried_as_soon_as_there_is_room(make_bus: Make) -> None:
@@ -676,6 +671,31 @@ async def test_a_dead_letter_that_is_gone_is_not_buried(make_bus: Make) -> None:
     assert {grave.id for grave in journal.dead()} == {each.id for each in letters}
     assert [grave.entry.body for grave in journal.dead()] == [b"0", b"3"]
     assert (kept in letters, failed in letters, seen.got) == (True, False, [2])
+
+
+async def test_dead_letters_without_room_do_not_make_every_commit_longer(make_bus: Make) -> None:
+    """A few are tried again with each commit, and all of them once there is room."""
+    letters = 20 * scribe.SOME
+
+    journal = Graveless()
+    bus = make_bus(journal=journal)
+
+    async def fail(data: Any) -> None:
+        raise ValueError(data)
+
+    bus.subscribe("a:*", fail, name="fails", durable="fails", retry=RetryPolicy.none())
+    async with bus:
+        for number in range(letters):
+            bus.publish("a:b", number)
+        await bus.settle()
+        journal.tried = 0
+        await bus.publish("other:topic")
+        await bus.settle()
+        assert 0 < journal.tried <= scribe.SOME
+        journal.full = False
+        await bus.publish("other:topic")
+        await bus.settle()
+        assert journal.status().dead == letters
 
 
 async def test_a_damaged_record_is_a_dead_letter(make_bus: Make) -> None:
