@@ -4,15 +4,21 @@ What is in a journal is as private as the events. Its files are made with mode 0
 umask, a link in place of one is refused, and so is a file that somebody else owns or may write. In
 a directory where everybody may write, only one with the sticky bit (like ``/tmp``) will do: in
 another one everybody could put a file of theirs in place of ours.
+
+A file that is removed while it is open takes what is written to it along, and nothing of that
+fails. So the owner looks for it now and then.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from actorbus.errors import JournalError
+
+LOOK = 1.0  # seconds from one look at whether a file is still there to the next
 
 _POSIX = os.name == "posix"
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -47,6 +53,40 @@ def open_private(path: Path, flags: int) -> int:
         os.close(handle)
         raise
     return handle
+
+
+class Whereabouts:
+    """Whether the file that was opened is still the one of its name, and its log is there.
+
+    Args:
+        path: Of the file, which is open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._opened = path.stat()
+        self._next = 0.0
+
+    def look(self, now: float) -> None:
+        """Look, unless it was there less than `LOOK` ago.
+
+        Args:
+            now: Seconds of a clock that does not go back.
+
+        Raises:
+            JournalError: It is gone; if it comes back, all is well again.
+        """
+        if now < self._next:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._path.stat(), self._opened) and self._log.exists():
+                self._next = now + LOOK
+                return
+        raise JournalError(
+            "it was removed or replaced while it was open, and what is written to it would be "
+            "lost: put its files back, or close it and open it anew"
+        )
 
 
 def claim(path: Path) -> bool:

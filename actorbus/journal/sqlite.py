@@ -28,6 +28,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import NoReturn, Self
 
 import msgspec
@@ -56,7 +57,7 @@ from actorbus.journal.base import (
 from actorbus.journal.effects import Found, Statement, Transact
 from actorbus.journal.head import Head
 from actorbus.journal.lock import Ownership, lock_path
-from actorbus.journal.place import check_directory, claim
+from actorbus.journal.place import Whereabouts, check_directory, claim
 from actorbus.journal.room import EVER, Room, make_room
 from actorbus.journal.schema import check_durability, encode
 from actorbus.journal.store import Action, Sizes, Store, T
@@ -108,6 +109,7 @@ class SqliteJournal:
         self._room = Room(self.path, max_bytes, self._sizes, self._ballast)
         self._ownership: Ownership | None = None
         self._store: Store | None = None
+        self._whereabouts: Whereabouts | None = None
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -140,6 +142,7 @@ class SqliteJournal:
                 ownership.release()
                 raise
         self._ownership = ownership
+        self._whereabouts = Whereabouts(self.path)
         return opening
 
     def close(self, *, clean: bool) -> None:
@@ -233,6 +236,8 @@ class SqliteJournal:
 
         kinds = {type(operation) for operation in operations}
         with self._working() as store:
+            if self._whereabouts is not None and store.is_open:  # else its log is made anew
+                self._whereabouts.look(monotonic())
             while True:
                 try:
                     return self._commit(store, kinds, write)

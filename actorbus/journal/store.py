@@ -96,6 +96,11 @@ class Store:
         assert self._connection is not None  # noqa: S101 - open has made it, told to mypy
         return self._connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
+
     def _open(self) -> Head:
         """Connect, make the tables if there are none, and return the head that was found.
 

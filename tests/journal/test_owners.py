@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from actorbus.errors import JournalError
+from actorbus.journal import place
 from actorbus.journal.base import Append, Entry
 from actorbus.journal.sqlite import SqliteJournal
 
@@ -190,3 +191,44 @@ def test_a_closed_journal_is_free(tmp_path: Path) -> None:
     path.unlink()
 
     assert last(path) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be moved there")
+@pytest.mark.parametrize("gone", ["events.db", "events.db-wal"])
+def test_a_file_that_is_gone_takes_no_more_events(
+    tmp_path: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written to a file without a name is lost, so it is an error; until it is back."""
+    monkeypatch.setattr(place, "LOOK", 0.0)
+    path = tmp_path / "events.db"
+    journal = SqliteJournal(path)
+    journal.open("power")
+    journal.commit([Append(Entry("1", "a", 1.0, b""))])
+    (tmp_path / gone).rename(tmp_path / "elsewhere")
+
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"events\.db.*removed or replaced"):
+            journal.commit([Append(Entry("2", "a", 1.0, b""))])
+
+    (tmp_path / "elsewhere").rename(tmp_path / gone)
+    journal.commit([Append(Entry("3", "a", 1.0, b""))])
+    journal.close(clean=True)
+    assert last(path) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be moved there")
+def test_a_file_put_in_place_of_an_open_one_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a backup restored under a running program."""
+    monkeypatch.setattr(place, "LOOK", 0.0)
+    path = tmp_path / "events.db"
+    journal = SqliteJournal(path)
+    journal.open("power")
+    copy = tmp_path / "backup"
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+    with pytest.raises(JournalError, match="removed or replaced"):
+        journal.commit([Append(Entry("1", "a", 1.0, b""))])
+    journal.close(clean=False)
