@@ -123,6 +123,8 @@ class EventBus(Lifecycle, Listening, Asking, Looking, Tables):
         """
         if url == "memory://":
             return cls(**options)
+        if url.startswith("nats:"):
+            return cls(transport=url, **options)  # type: ignore[arg-type]  # which says why not
         if "journal" in options:
             raise ConfigurationError("from_url takes the journal from the URL")
         return cls(journal=url, **options)

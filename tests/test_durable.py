@@ -1182,5 +1182,7 @@ async def test_a_bus_from_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert [each["data"] for each in bus.get_history("a:b")] == [1]
     with pytest.raises(ConfigurationError, match="postgres"):
         EventBus.from_url("postgres://x")
+    with pytest.raises(ConfigurationError, match="this version has no transport"):
+        EventBus.from_url("nats://host:4222")
     with pytest.raises(ConfigurationError, match="journal"):
         EventBus.from_url("sqlite:///events.db", journal=MemoryJournal())
