@@ -35,6 +35,7 @@ the marks ``actorbus`` and ``virtual_time``. Nothing here is needed in productio
     reasons       what has to be true of a delivery that is given up
     arrivals      where every event goes, and where it must
     witness       handlers, letters and states, as they are seen
+    curtain       a model leaves nothing behind, however it ends
     stage         a bus on a stepped loop, with a witness
     scripts       what the handlers of a model do
     drawing       what Hypothesis may choose

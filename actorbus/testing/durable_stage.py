@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
-import sys
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar
-
-from hypothesis.stateful import RuleBasedStateMachine
 
 from actorbus.errors import (
     BusClosedError,
@@ -23,6 +18,7 @@ from actorbus.journal.base import Journal
 from actorbus.journal.memory import MemoryJournal
 from actorbus.retry import Reject, RetryAfter, RetryPolicy
 from actorbus.subscription import Subscription
+from actorbus.testing.curtain import Curtain
 from actorbus.testing.durable_books import DurableBooks, Plain, Publication
 from actorbus.testing.process import UNCOMMITTED, Process
 from actorbus.testing.scripts import CrashError
@@ -39,7 +35,7 @@ PLAIN = {"p0": ("**",), "p1": ("b:*",)}
 ALL = {**DURABLES, **PLAIN}
 
 
-class DurableStage(RuleBasedStateMachine):
+class DurableStage(Curtain):
     """Processes on a journal.
 
     Attributes:
@@ -51,18 +47,9 @@ class DurableStage(RuleBasedStateMachine):
     durability: ClassVar[str] = "power"
     retention: ClassVar[float] = 100.0
     window: ClassVar[float] = 60.0
-    _on_stage: ClassVar[DurableStage | None] = None
     process: Process
 
-    def __init__(self) -> None:
-        super().__init__()
-        if DurableStage._on_stage is not None:  # the constructor of a subclass has raised
-            DurableStage._on_stage._leave()
-        self._props = ExitStack()
-        DurableStage._on_stage = self
-        log = logging.getLogger("actorbus")
-        self._props.callback(log.setLevel, log.level)
-        log.setLevel(logging.CRITICAL + 1)
+    def _set_the_stage(self) -> None:
         self.books = DurableBooks(loses=self.durability == "process")
         self.disk = Disk.ROOMY
         self.subs: dict[str, Subscription] = {}
@@ -284,25 +271,6 @@ class DurableStage(RuleBasedStateMachine):
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def teardown(self) -> None:
-        """Let go of everything: all settles, everybody who waits is told, nothing remains."""
-        failure = sys.exc_info()[1]
-        traces = [] if failure is None else [(failure, failure.__traceback__)]
-        try:
-            if failure is None:  # else something has failed already: let that be seen
-                self.come_to_an_end()
-        finally:
-            self._leave()
-            for error, trace in traces:  # handlers have raised meanwhile, in its context
-                error.__traceback__ = trace
-
-    def come_to_an_end(self) -> None:
-        """Say what must be true in the end."""
-
-    def _leave(self) -> None:
-        DurableStage._on_stage = None
-        try:
-            if self.has_begun:
-                self.process.end()
-        finally:
-            self._props.close()
+    def _end_what_is_left(self) -> None:
+        if self.has_begun:
+            self.process.end()

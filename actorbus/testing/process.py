@@ -91,13 +91,6 @@ class Process:
             return
         self.over = self.tape.gone = True
         try:
-            for _ in range(20):
-                for task in list(self.loop.tasks):
-                    task.cancel()
-                self.loop.max_steps = self.loop.steps + MAX_STEPS
-                self.loop.advance(2.0)
-                if not self.loop.tasks:
-                    break
-            self.loop.workers.abandon()
+            self.loop.let_go()
         finally:
             self._props.close()

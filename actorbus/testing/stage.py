@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import ExitStack
 from typing import Any, ClassVar, TypeVar
-
-from hypothesis.stateful import RuleBasedStateMachine
 
 from actorbus.bus import EventBus
 from actorbus.errors import (
@@ -22,6 +17,7 @@ from actorbus.errors import (
 from actorbus.event import Event
 from actorbus.receipt import Receipt
 from actorbus.testing.books import Account, Book
+from actorbus.testing.curtain import Curtain
 from actorbus.testing.errors import SimulationDeadlock
 from actorbus.testing.stepping import SteppedLoop
 from actorbus.testing.surroundings import surroundings
@@ -38,7 +34,7 @@ LONG = 1e7  # seconds within which everything has to come to an end
 CACHED = 2  # topics a generation of the router's cache holds here, so that it is put to use
 
 
-class Stage(RuleBasedStateMachine):
+class Stage(Curtain):
     """A bus on a stepped loop.
 
     Attributes:
@@ -50,24 +46,8 @@ class Stage(RuleBasedStateMachine):
     """
 
     bus_options: ClassVar[Mapping[str, Any]] = {"dead_letters": 40, "max_hops": 3, "history": 5}
-    _on_stage: ClassVar[Stage | None] = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        if Stage._on_stage is not None:  # the constructor of a subclass has raised
-            Stage._on_stage._leave()
-        self._props = ExitStack()
-        Stage._on_stage = self
-        try:
-            self._set_the_stage()
-        except BaseException:
-            self._leave()
-            raise
 
     def _set_the_stage(self) -> None:
-        log = logging.getLogger("actorbus")
-        self._props.callback(log.setLevel, log.level)
-        log.setLevel(logging.CRITICAL + 1)
         self.loop = SteppedLoop(MAX_STEPS, 0)
         self._props.callback(self.loop.close)
         self._props.enter_context(surroundings(self.loop, 0))
@@ -206,21 +186,6 @@ class Stage(RuleBasedStateMachine):
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def teardown(self) -> None:
-        """Let go of everything: all settles, everybody who waits is told, nothing remains."""
-        failure = sys.exc_info()[1]
-        traces = [] if failure is None else [(failure, failure.__traceback__)]
-        try:
-            if failure is None:  # else something has failed already: let that be seen
-                self.come_to_an_end()
-        finally:
-            self._leave()
-            for error, trace in traces:  # handlers have raised meanwhile, in its context
-                error.__traceback__ = trace
-
-    def come_to_an_end(self) -> None:
-        """Say what must be true in the end."""
-
     def finish(self, awaitable: Any, number: int, what: str) -> Any:
         """Run until something is done; a deadlock contradicts an invariant."""
         try:
@@ -229,18 +194,6 @@ class Stage(RuleBasedStateMachine):
             self.witness.flaw(number, f"{what}: {error}")
             return None
 
-    def _leave(self) -> None:
-        """End what is left, and put everything back."""
-        Stage._on_stage = None
-        try:
-            for _ in range(20):
-                for task in list(self.loop.tasks):
-                    task.cancel()
-                self.loop.max_steps = self.loop.steps + MAX_STEPS
-                self.gate.set()
-                self.loop.advance(2.0)
-                if not self.loop.tasks:
-                    break
-            self.loop.workers.abandon()
-        finally:
-            self._props.close()
+    def _end_what_is_left(self) -> None:
+        self.gate.set()
+        self.loop.let_go()

@@ -119,6 +119,18 @@ class SteppedLoop(SimulatedLoop):
         self._left, self._horizon = UNLIMITED, math.inf
         return self.run_until_complete(awaitable)
 
+    def let_go(self) -> None:
+        """Cancel tasks, some times over, until none is left, and let the threads be."""
+        allowed = self.max_steps
+        for _ in range(20):
+            for task in list(self.tasks):
+                task.cancel()
+            self.max_steps = self.steps + allowed
+            self.advance(2.0)
+            if not self.tasks:
+                break
+        self.workers.abandon()
+
     def _seed(self, order: int) -> None:
         self._chosen.chance = Random(order) if order else None  # noqa: S311 to be repeated
 
