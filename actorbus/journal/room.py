@@ -17,7 +17,7 @@ from actorbus.journal.ballast import Ballast
 from actorbus.journal.base import Result
 from actorbus.journal.head import Head
 from actorbus.journal.store import Action, Sizes, Store, T
-from actorbus.journal.trouble import is_full
+from actorbus.journal.trouble import SuppressFull, is_full
 
 EVER = float("inf")
 
@@ -41,20 +41,14 @@ class Room:
     def keep(self, store: Store, write: Action[list[Result]]) -> list[Result]:
         """Do what keeps events: not with the room of the ballast, nor beyond their own."""
         if not self._ballast.given_up or self._ballast.restore():
-            try:
+            with SuppressFull():
                 return store.run(write)
-            except sqlite3.Error as error:
-                if not is_full(error):
-                    raise
         return self._squeeze(store, write)
 
     def bury(self, store: Store, write: Action[list[Result]]) -> list[Result]:
         """Do what keeps dead letters: at the limit in a room that is not needed for settling."""
-        try:
+        with SuppressFull():
             return store.run(write)
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise
         try:
             return self._squeeze(store, write)
         except JournalFullError as full:
@@ -77,12 +71,8 @@ class Room:
             return make_room(connection, head, EVER)
 
         while True:
-            try:
-                with store.frozen():
-                    return store.run(write)
-            except sqlite3.Error as error:
-                if not is_full(error):
-                    raise
+            with SuppressFull(), store.frozen():
+                return store.run(write)
             if not self.with_ballast(lambda: self.beyond(store, remove)):
                 raise JournalFullError(
                     f"it has no room: it may take {self._limit} bytes, its disk has {self._free()} "
@@ -92,11 +82,8 @@ class Room:
 
     def beyond(self, store: Store, action: Action[T]) -> T:
         """Do what makes room: at the limit of the file it may go a little beyond."""
-        try:
+        with SuppressFull():
             return store.run(action)
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise
         with store.reserve():
             return store.run(action)
 

@@ -20,7 +20,7 @@ import msgspec
 from actorbus.errors import JournalError
 from actorbus.journal import schema
 from actorbus.journal.head import Head, find
-from actorbus.journal.trouble import is_unclear, suppress_full
+from actorbus.journal.trouble import SuppressFull, is_unclear
 
 T = TypeVar("T")
 Action = Callable[[sqlite3.Connection, Head], T]
@@ -121,7 +121,7 @@ class Store:
                 schema.create(connection)
             self._allow(self._sizes.pages)
             found = find(connection, self._window)
-            with suppress_full():
+            with SuppressFull():
                 ask("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self.head = found.copy()
             ask("BEGIN IMMEDIATE")

@@ -74,11 +74,12 @@ def told(path: Path) -> Iterator[None]:
         raise type(ours)(f"journal {str(path)!r}: {ours}") from error
 
 
-@contextmanager
-def suppress_full() -> Iterator[None]:
-    """Go on behind the block where SQLite says that there is no room."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if not is_full(error):
-            raise
+class SuppressFull:
+    """Goes on behind a block in which SQLite says that there is no room."""
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Return whether the block was left for want of room."""
+        return isinstance(error, sqlite3.Error) and is_full(error)
