@@ -62,6 +62,7 @@ class Engine(Traffic):
             scribe = Scribe(journal, threads_, durability, self._eased)
             self.recorder = Recorder(scribe, self.bury)
             self.replays = Replays(scribe, self)
+            self.dead_letters.discarded = self.replays.let_go
         self.histograms = histograms
         self.longest_nap = float("inf")
         self.busy: set[Subscription] = set()
@@ -91,9 +92,8 @@ class Engine(Traffic):
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
-        if self.recorder is not None:
+        if self.recorder is not None and self.replays is not None:
             self.recorder.open(loop, self.dead_letters.limit, self._recalled)
-        if self.replays is not None:
             self.replays.begin()
         self.threads.heeded_by(loop)
         lives = self.registry.root.lives()
@@ -209,11 +209,11 @@ class Engine(Traffic):
 
     def at_the_journal(self) -> list[str]:
         """Return the names of those who wait for the journal, and its own if it is at work."""
-        if self.recorder is None:
+        if self.recorder is None or self.replays is None:
             return []
-        url = self.recorder.scribe.journal.url
-        replayed = [] if self.replays is None else self.replays.busy
-        return [*self.recorder.behind(), *replayed, *([url] if self.recorder.scribe.busy else ())]
+        scribe = self.recorder.scribe
+        url = [scribe.journal.url] if scribe.busy else []
+        return [*self.recorder.behind(), *self.replays.busy, *url]
 
     def is_full(self, name: str) -> bool:
         """Return whether the mailbox of the live subscription of that name has no room."""
@@ -252,9 +252,8 @@ class Engine(Traffic):
         self.open, self.draining = False, True
         self.look_twice()
         self.longest_nap = 1.0
-        if self.recorder is not None:
+        if self.recorder is not None and self.replays is not None:
             self.recorder.pause()
-        if self.replays is not None:
             self.replays.end()
 
     def come_to_rest(self) -> None:

@@ -101,7 +101,6 @@ class Traffic:
         self.blocked_seconds = 0.0
         self.guard = guard
         self.dead_letters = DeadLetters(dead_letters, self._redeliver)
-        self.dead_letters.discarded = self._discarded
         self.intake = Intake(name, self._arrive, self._room)
         self._on_its_way = Route(self, "")
         self._on_its_way.routed = False
@@ -333,10 +332,6 @@ class Traffic:
     def _redelivered(self, letter: DeadLetter, *, handled: bool) -> None:
         if self.replays is not None:
             self.replays.settled(letter, handled=handled)
-
-    def _discarded(self, letters: list[DeadLetter]) -> None:
-        if self.replays is not None:
-            self.replays.let_go(letters)
 
     def announce(self, topic: str, data: object) -> None:
         """Publish an event of the bus's own, if anybody listens to those."""
