@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -191,34 +191,28 @@ class Redelivered(Protocol):
         """Take note of it."""
 
 
-class Redelivery:
+class Redelivery(msgspec.Struct, eq=False):
     """Stands in the place of a watch on a dead letter's new delivery.
 
     The letter stays in the journal until that is settled: a crash before must not lose it. If it is
     given up once more, the new letter takes the place of this one.
 
-    Args:
-        letter: The letter.
-        settled: Told of its end, and whether the event was handled.
-
     Attributes:
         letter: The letter.
+        settled: Told of its end, and whether the event was handled.
         failed: As of a `Watch`.
     """
 
-    __slots__ = ("_settled", "failed", "letter")
+    asking: ClassVar = False
+    pending: ClassVar = ()
 
-    asking = False
-    pending = ()
-
-    def __init__(self, letter: DeadLetter, settled: Redelivered) -> None:
-        self.letter = letter
-        self.failed: Any = None
-        self._settled = settled
+    letter: DeadLetter
+    settled: Redelivered
+    failed: tuple[str, str, Any] | None = None
 
     def settle(self, _: object, __: object = None) -> None:
         """Pass on that the delivery is settled."""
-        self._settled(self.letter, handled=self.failed is None)
+        self.settled(self.letter, handled=self.failed is None)
 
 
 def exhume(scribe: Scribe, letters: list[DeadLetter]) -> None:
