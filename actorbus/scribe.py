@@ -179,7 +179,7 @@ class Scribe:
                 "await the receipts to publish no faster than the disk can write"
             )
         self.uncommitted += 1
-        work = self._next
+        work = self._next  # here on it is `put`, written out: every publish comes this way
         work.operations.append(operation)
         work.done.append(done)
         if self._sealing is None or type(self._sealing) is asyncio.TimerHandle:
