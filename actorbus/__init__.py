@@ -15,7 +15,7 @@ The way of one event, and the map of the house (a file may import those above it
     publish -> route -> offer -> mailbox -> worker -> handler    returned is ack, raised is nack
 
     ground      errors  world
-    words       words  topic  event  frames  literal  reproduce  ledger
+    words       checks  words  topic  event  frames  literal  reproduce  ledger
                 journal.effects
     rooms       router  mailbox  rows  history  retry  restart  dead_letter  deadline
                 deadlock  hand  handler  home  threads  outside  storm  watch

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from actorbus.actor import Actor, ActorRef
 from actorbus.asking import Asking
+from actorbus.checks import whole
 from actorbus.engine import Engine
 from actorbus.errors import (
     BusClosedError,
@@ -30,7 +31,7 @@ from actorbus.journal.base import Journal
 from actorbus.lifecycle import Lifecycle
 from actorbus.listening import Listening
 from actorbus.looking import Looking
-from actorbus.options import SubscribeOptions, whole
+from actorbus.options import SubscribeOptions
 from actorbus.plain import plain_first
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription

@@ -11,6 +11,7 @@ from threading import Event as Signal
 from typing import Any
 
 from actorbus.catchup import EVERYTHING
+from actorbus.checks import whole
 from actorbus.custody import Custody
 from actorbus.dead_letter import DeadLetters
 from actorbus.engine import Engine
@@ -19,7 +20,7 @@ from actorbus.event import Event
 from actorbus.explain import Explanation, explain
 from actorbus.ledger import Audit
 from actorbus.lookback import ALWAYS, NEVER, Wanted, matching
-from actorbus.options import moment, whole
+from actorbus.options import moment
 from actorbus.past import HistoryStream
 from actorbus.recorder import Recorder
 from actorbus.rows import BusReading

@@ -13,6 +13,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypedDict
 
+from actorbus.checks import choice, seconds, whole
 from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.handler import Signature
@@ -142,16 +143,16 @@ def check_options(given: Mapping[str, Any], signature: Signature) -> Options:
 
 
 def _in_one_form(given: Mapping[str, Any]) -> Options:
-    once = _choice("guarantee", Guarantee, given.get("guarantee", Guarantee.AT_LEAST_ONCE))
+    once = choice("guarantee", Guarantee, given.get("guarantee", Guarantee.AT_LEAST_ONCE))
     at_most_once = once is Guarantee.AT_MOST_ONCE
     return Options(
         mailbox=whole("mailbox", given.get("mailbox", 1000), at_least=1),
-        overflow=_choice("overflow", Overflow, given.get("overflow", Overflow.BLOCK)),
-        put_timeout=optional_seconds("put_timeout", given.get("put_timeout", 5.0), zero=True),
+        overflow=choice("overflow", Overflow, given.get("overflow", Overflow.BLOCK)),
+        put_timeout=_seconds("put_timeout", given.get("put_timeout", 5.0), zero=True),
         retry=_policy("retry", RetryPolicy, given, _NO_RETRY if at_most_once else _DEFAULT_RETRY),
         restart=_policy("restart", RestartPolicy, given, _DEFAULT_RESTART),
         on_failure=_on_failure(given.get("on_failure")),
-        timeout=optional_seconds("timeout", given.get("timeout")),
+        timeout=_seconds("timeout", given.get("timeout")),
         concurrency=whole("concurrency", given.get("concurrency", 1), at_least=1),
         key=_key(given.get("key")),
         group=_optional_text("group", given.get("group")),
@@ -222,36 +223,6 @@ def _check_combinations(given: Mapping[str, Any], signature: Signature) -> None:
             raise ConfigurationError(why)
 
 
-def whole(option: str, value: object, at_least: int = 0) -> int:
-    """Return a whole number of at least so much, or refuse it."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigurationError(f"{option} must be a whole number, not {value!r}")
-    if value < at_least:
-        raise ConfigurationError(f"{option} must be at least {at_least}, not {value}")
-    return value
-
-
-def optional_seconds(option: str, value: object, *, zero: bool = False) -> float | None:
-    """Return a finite number of seconds, or None; refuse anything else.
-
-    Args:
-        option: Its name, for the error.
-        value: What was given.
-        zero: Whether 0 is allowed.
-
-    Raises:
-        ConfigurationError: It is not such a number.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ConfigurationError(f"{option} must be a number of seconds or None, not {value!r}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        bound = "at least" if zero else "more than"
-        raise ConfigurationError(f"{option} must be {bound} 0 seconds and finite, not {value!r}")
-    return float(value)
-
-
 def moment(option: str, value: object, *, default: float) -> float:
     """Return Unix seconds, or refuse what names no moment.
 
@@ -272,12 +243,8 @@ def moment(option: str, value: object, *, default: float) -> float:
     raise ConfigurationError(f"{option} must be an aware datetime or Unix seconds, not {value!r}")
 
 
-def _choice(option: str, words: Any, value: object) -> Any:
-    try:
-        return words(value)
-    except ValueError:
-        names = ", ".join(repr(str(word)) for word in words)
-        raise ConfigurationError(f"{option} must be one of {names}, not {value!r}") from None
+def _seconds(option: str, value: object, *, zero: bool = False) -> float | None:
+    return None if value is None else seconds(option, value, zero=zero)
 
 
 def _policy(option: str, kind: type, given: Mapping[str, Any], default: Any) -> Any:
@@ -290,7 +257,7 @@ def _policy(option: str, kind: type, given: Mapping[str, Any], default: Any) -> 
 def _on_failure(value: Any) -> Any:
     if value is None or (callable(value) and not isinstance(value, type)):
         return value
-    return _choice("on_failure", Directive, value)
+    return choice("on_failure", Directive, value)
 
 
 def _key(value: Any) -> Any:

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from actorbus.errors import ConfigurationError
+from actorbus.checks import choice, seconds, whole
 from actorbus.words import GiveUp
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class RestartPolicy:
     def __post_init__(self) -> None:
         """Check every option and bring it into its one form."""
         keep = object.__setattr__  # the way into a frozen dataclass
-        keep(self, "max_restarts", _count("max_restarts", self.max_restarts))
-        keep(self, "within", _seconds("within", self.within))
-        keep(self, "on_give_up", _give_up(self.on_give_up))
+        keep(self, "max_restarts", whole("max_restarts", self.max_restarts))
+        keep(self, "within", seconds("within", self.within))
+        keep(self, "on_give_up", choice("on_give_up", GiveUp, self.on_give_up))
 
 
 class Window:
@@ -145,34 +145,3 @@ def doubling(k: int, base: float, cap: float) -> float:
         Seconds, ``min(cap, base * 2 ** k)``; never an overflow.
     """
     return min(cap, base * 2.0 ** min(k, 1000))
-
-
-def _count(option: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigurationError(f"{option} must be a whole number, not {value!r}")
-    if value < 0:
-        raise ConfigurationError(f"{option} must be at least 0, not {value!r}")
-    return value
-
-
-def _seconds(option: str, value: object) -> float:
-    """Return `value` as a finite float above 0, or refuse it."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ConfigurationError(f"{option} must be a number of seconds, not {value!r}")
-    try:
-        seconds = float(value)
-    except OverflowError:  # an int beyond 1e308
-        seconds = math.inf
-    if not math.isfinite(seconds):
-        raise ConfigurationError(f"{option} must be finite, not {seconds}")
-    if seconds <= 0:
-        raise ConfigurationError(f"{option} must be more than 0 seconds, not {value!r}")
-    return seconds
-
-
-def _give_up(value: object) -> GiveUp:
-    try:
-        return GiveUp(value)  # type: ignore[arg-type]  # anything else is the error below
-    except ValueError:
-        names = ", ".join(repr(str(name)) for name in GiveUp)
-        raise ConfigurationError(f"on_give_up must be one of {names}, not {value!r}") from None

@@ -16,11 +16,11 @@ Jitter" (AWS Architecture Blog, 2015): of the schemes compared there it makes th
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from actorbus.checks import choice, number, whole
 from actorbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RetryAfter(Exception):  # noqa: N818 - an instruction to the bus, not a fa
     """
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        self.seconds = _number("seconds", seconds)
+        self.seconds = number("seconds", seconds)
         self.reason = reason
         super().__init__(seconds, reason)  # the arguments themselves, so that it can be pickled
 
@@ -104,13 +104,13 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         """Check every option and bring it into its one form."""
         keep = object.__setattr__  # the way into a frozen dataclass
-        keep(self, "max_attempts", _attempts(self.max_attempts))
-        keep(self, "base", _number("base", self.base))
-        keep(self, "factor", _number("factor", self.factor, at_least=1))
-        keep(self, "cap", _number("cap", self.cap))
-        keep(self, "jitter", _jitter(self.jitter))
+        keep(self, "max_attempts", whole("max_attempts", self.max_attempts, at_least=1))
+        keep(self, "base", number("base", self.base))
+        keep(self, "factor", number("factor", self.factor, at_least=1))
+        keep(self, "cap", number("cap", self.cap))
+        keep(self, "jitter", choice("jitter", Jitter, self.jitter))
         if self.max_elapsed is not None:
-            keep(self, "max_elapsed", _number("max_elapsed", self.max_elapsed))
+            keep(self, "max_elapsed", number("max_elapsed", self.max_elapsed))
         keep(self, "on", _classes("on", self.on))
         keep(self, "never", _classes("never", self.never))
         if not self.on:
@@ -183,37 +183,6 @@ def _is_a(error: BaseException, classes: object) -> bool:
     if isinstance(error, asyncio.CancelledError) and Exception in classes:
         return True
     return isinstance(error, classes)
-
-
-def _attempts(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigurationError(f"max_attempts must be a whole number, not {value!r}")
-    if value < 1:
-        raise ConfigurationError(f"max_attempts must be at least 1 (the first one), not {value!r}")
-    return value
-
-
-def _number(option: str, value: object, at_least: float = 0) -> float:
-    """Return `value` as a finite float of at least so much, or refuse it."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ConfigurationError(f"{option} must be a number, not {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:  # an int beyond 1e308
-        number = math.inf
-    if not math.isfinite(number):
-        raise ConfigurationError(f"{option} must be finite, not {number}")
-    if number < at_least:
-        raise ConfigurationError(f"{option} must be at least {at_least:g}, not {value!r}")
-    return number
-
-
-def _jitter(value: object) -> Jitter:
-    try:
-        return Jitter(value)  # type: ignore[arg-type]  # anything else is the error below
-    except ValueError:
-        names = " or ".join(repr(str(name)) for name in Jitter)
-        raise ConfigurationError(f"jitter must be {names}, not {value!r}") from None
 
 
 def _classes(option: str, value: object) -> tuple[type[BaseException], ...]:

@@ -23,12 +23,12 @@ from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from actorbus import world
 from actorbus.actor import Actor, ActorRef
+from actorbus.checks import choice, seconds, whole
 from actorbus.delivery import nap
-from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.hooks import HOOK
 from actorbus.life import Life
-from actorbus.options import SubscribeOptions, optional_seconds, whole
+from actorbus.options import SubscribeOptions
 from actorbus.restart import Backoff, Window
 from actorbus.subscription import Subscription
 from actorbus.words import ActorState, Strategy
@@ -81,18 +81,12 @@ class Supervisor:
         max_restarts: int = 3,
         within: float = 60.0,
     ) -> None:
-        try:
-            self.strategy = Strategy(strategy)
-        except ValueError:
-            names = ", ".join(repr(str(word)) for word in Strategy)
-            raise ConfigurationError(f"strategy must be one of {names}") from None
-        if optional_seconds("within", within) is None:
-            raise ConfigurationError("within must be a number of seconds")
+        self.strategy = choice("strategy", Strategy, strategy)
         self.name = name
         self.parent = parent
         self.children: dict[Life | Supervisor, None] = {}  # in order of start
         self._bus = bus
-        self._window = Window(whole("max_restarts", max_restarts), within)
+        self._window = Window(whole("max_restarts", max_restarts), seconds("within", within))
 
     def __repr__(self) -> str:
         """Show name, strategy and the number of children."""

@@ -14,11 +14,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, Self
 
+from actorbus.checks import whole
 from actorbus.errors import BusClosedError, ConfigurationError
 from actorbus.event import Event
 from actorbus.ledger import Ledger, Terms
 from actorbus.mailbox import Place
-from actorbus.options import NEEDS_REPLAY, moment, whole
+from actorbus.options import NEEDS_REPLAY, moment
 from actorbus.receipt import Receipt
 from actorbus.topic import Pattern
 from actorbus.watch import hear, ring

@@ -23,7 +23,10 @@ LONGEST = 400
 # Bottom to top. In a tuple a later module may import an earlier one; in a set nobody may.
 FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     {"errors", "world"},
-    ("words", "topic", "event", "frames", "literal", "reproduce", "ledger", "journal.effects"),
+    (
+        "checks", "words", "topic", "event", "frames", "literal", "reproduce", "ledger",
+        "journal.effects",
+    ),
     {
         "router", "mailbox", "rows", "history", "retry", "restart", "dead_letter", "deadline",
         "deadlock", "hand", "handler", "home", "outside", "threads", "storm", "watch",

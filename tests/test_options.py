@@ -93,7 +93,7 @@ BAD_VALUES: list[dict[str, Any]] = [
     {"put_timeout": -1}, {"put_timeout": math.nan}, {"put_timeout": math.inf},
     {"put_timeout": "5"}, {"put_timeout": True},
     {"timeout": 0}, {"timeout": -1}, {"timeout": math.nan}, {"timeout": math.inf},
-    {"timeout": "5"}, {"timeout": False},
+    {"timeout": "5"}, {"timeout": False}, {"timeout": 10**400},
     {"concurrency": 0}, {"concurrency": -1}, {"concurrency": 2.0}, {"concurrency": True},
     {"key": "topic"}, {"key": 5}, {"group": ""}, {"group": 5}, {"name": ""}, {"name": 5},
     {"guarantee": "exactly_once"}, {"guarantee": None}, {"exclude": 5}, {"exclude": [5]},

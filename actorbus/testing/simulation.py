@@ -12,6 +12,7 @@ from functools import cached_property
 from random import Random
 from typing import Any, Generic, TypeVar
 
+from actorbus.checks import choice
 from actorbus.errors import ConfigurationError
 from actorbus.testing.errors import SimulationDeadlock, StepLimitError
 from actorbus.testing.loop import SimulatedLoop, name_of
@@ -122,11 +123,7 @@ def check(policy: Policy | str, max_steps: int) -> Policy:
         raise RuntimeError("a simulation has a loop of its own and cannot run inside another")
     if max_steps < 1:
         raise ConfigurationError(f"max_steps must be at least 1, not {max_steps!r}")
-    try:
-        return Policy(policy)
-    except ValueError:
-        names = ", ".join(repr(str(each)) for each in Policy)
-        raise ConfigurationError(f"policy must be one of {names}, not {policy!r}") from None
+    return choice("policy", Policy, policy)
 
 
 def replay_line(main: object, seed: int, policy: Policy, max_steps: int) -> str:
