@@ -13,7 +13,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypedDict
 
-from actorbus.checks import choice, seconds, whole
+from actorbus.checks import choice, number, seconds, whole
 from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.handler import Signature
@@ -238,8 +238,8 @@ def moment(option: str, value: object, *, default: float) -> float:
         return default
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.timestamp()
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(option, value, at_least=-math.inf)
     raise ConfigurationError(f"{option} must be an aware datetime or Unix seconds, not {value!r}")
 
 
