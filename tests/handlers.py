@@ -19,19 +19,25 @@ class Seen:
 class Gate(Seen):
     """Remembers what it gets, and ends no call until it is opened.
 
+    Args:
+        only: What it holds on to; everything, if nothing is named.
+
     Attributes:
         inside: Calls that have begun and not ended.
         peak: The most there were at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *only: Any) -> None:
         super().__init__()
+        self._only = only
         self.inside = self.peak = 0
         self._opened = asyncio.Event()
         self._entered = asyncio.Condition()
 
     async def __call__(self, data: Any) -> None:
         self.got.append(data)
+        if self._only and data not in self._only:
+            return
         self.inside += 1
         self.peak = max(self.peak, self.inside)
         async with self._entered:

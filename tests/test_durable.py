@@ -150,6 +150,15 @@ def crashed(journal: Memory) -> Memory:
     return image
 
 
+async def rest_of(journal: MemoryJournal, make_bus: Make) -> list[Any]:
+    """Return what a bus that comes next gives to the durable subscription `d`."""
+    seen, bus = Seen(), make_bus(journal=journal)
+    bus.subscribe("a:*", seen, durable="d")
+    async with bus:
+        await bus.settle()
+    return seen.got
+
+
 # -- publishing ------------------------------------------------------------------------------------
 
 
@@ -380,7 +389,7 @@ async def test_a_publisher_never_waits_for_a_durable(make_bus: Make) -> None:
 @pytest.mark.parametrize("options", [{"concurrency": 3}, {"concurrency": 2, "key": "key"}])
 async def test_settled_out_of_order(make_bus: Make, options: dict[str, Any]) -> None:
     """What is settled behind a slow one is not run again after a crash; the slow one is."""
-    journal, slow, again = MemoryJournal(), asyncio.Event(), Seen()
+    journal, slow = MemoryJournal(), asyncio.Event()
     bus = make_bus(journal=journal)
     done: list[int] = []
 
@@ -397,11 +406,7 @@ async def test_settled_out_of_order(make_bus: Make, options: dict[str, Any]) -> 
         assert done == [*range(1, 20)]
         image = crashed(journal)
         slow.set()
-    other = make_bus(journal=image)
-    other.subscribe("a:*", again, durable="d")
-    async with other:
-        await other.settle()
-    assert again.got == [0]
+    assert await rest_of(image, make_bus) == [0]
 
 
 async def test_a_new_durable_begins_with_its_first_subscribe(make_bus: Make) -> None:
@@ -850,19 +855,14 @@ async def test_a_durable_goes_on_when_its_journal_has_recovered(make_bus: Make, 
             if self.failures % 2:
                 raise JournalFullError("just now")
 
-    gate, seen = Gate(), Seen()
-    bus = make_bus(journal=(journal := Shaky()))
+    gate, bus = Gate(), make_bus(journal=(journal := Shaky()))
     bus.subscribe("a:*", gate, durable="d")
     async with bus:
         for number in range(5):
             await bus.publish("a:b", number)
         image = crashed(journal)
         gate.open()
-    other = make_bus(journal=image)
-    other.subscribe("a:*", seen, durable="d")
-    async with other:
-        await other.settle()
-    assert seen.got == [0, 1, 2, 3, 4]
+    assert await rest_of(image, make_bus) == [0, 1, 2, 3, 4]
     assert isinstance(image, Shaky)
     assert image.failures > 1
 
@@ -973,14 +973,9 @@ async def test_a_settlement_that_fails_last_is_said_again(make_bus: Make, *, aga
 
 async def test_what_is_settled_ahead_is_said_again(make_bus: Make) -> None:
     """Also behind a delivery that is open, where no later cursor would tell of it."""
-    journal, gate = Refusing(), Gate()
+    journal, gate = Refusing(), Gate(0)
     bus = make_bus(journal=journal)
-
-    async def handle(data: int) -> None:
-        if data == 0:
-            await gate(data)
-
-    bus.subscribe("a:*", handle, durable="d", concurrency=2)
+    bus.subscribe("a:*", gate, durable="d", concurrency=2)
     async with bus:
         for number in range(5):
             await bus.publish("a:b", number)
@@ -995,14 +990,9 @@ async def test_what_is_settled_ahead_is_said_again(make_bus: Make) -> None:
 
 async def test_what_may_have_been_running_behind_settled_ones_is_suspect(make_bus: Make) -> None:
     """However many are settled between them: each is attempted alone, and that noted before."""
-    journal, gate = Attentive(), Gate()
+    journal, gate = Attentive(), Gate(0, 21)
     bus = make_bus(journal=journal)
-
-    async def handle(data: int) -> None:
-        if data in (0, 21):
-            await gate(data)
-
-    bus.subscribe("a:*", handle, durable="d", concurrency=2, mailbox=4)
+    bus.subscribe("a:*", gate, durable="d", concurrency=2, mailbox=4)
     async with bus:
         for number in range(22):
             await bus.publish("a:b", number)
@@ -1010,10 +1000,7 @@ async def test_what_may_have_been_running_behind_settled_ones_is_suspect(make_bu
         await asyncio.sleep(1.0)
         journal = crashed(journal)
         gate.open()
-    other = make_bus(journal=journal)
-    other.subscribe("a:*", Seen(), durable="d")
-    async with other:
-        await other.settle()
+    await rest_of(journal, make_bus)
     assert journal.attempted == [1, 22]
 
 

@@ -18,6 +18,7 @@ from actorbus.journal.memory import MemoryJournal
 from actorbus.scribe import SOME, Scribe
 from actorbus.window import FIRST
 from tests.handlers import Seen
+from tests.test_durable import rest_of
 
 pytestmark = pytest.mark.anyio
 
@@ -116,18 +117,14 @@ async def test_a_page_half_handed_over_is_no_loss(
             await asyncio.sleep(0)
         await bus.close(0.0)
     assert len(seen.got) < 10 * SOME
-    other = make_bus(journal=journal)
-    other.subscribe("a:*", seen, durable="d")
-    async with other:
-        await other.settle()
-    assert seen.got == [*range(10 * SOME)]
+    assert seen.got + await rest_of(journal, make_bus) == [*range(10 * SOME)]
 
 
 async def test_redelivery_does_not_wait_for_the_history(
     make_bus: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few events are read as soon as it has joined; more, when what was before is recalled."""
-    journal, seen, call = await waiting_for(make_bus, 500), Seen(), Scribe.call
+    journal, call = await waiting_for(make_bus, 500), Scribe.call
 
     def calling(scribe: Scribe, function: Any, done: Any, *, first: bool = False) -> None:
         call(scribe, function, done, first=first)
@@ -137,9 +134,5 @@ async def test_redelivery_does_not_wait_for_the_history(
     monkeypatch.setattr(Scribe, "call", calling)
     journal.asked.clear()
     journal.held.clear()
-    bus = make_bus(journal=journal)
-    bus.subscribe("a:*", seen, durable="d")
-    async with bus:
-        await bus.settle()
-    assert seen.got == [*range(500)]
+    assert await rest_of(journal, make_bus) == [*range(500)]
     assert journal.asked[:2] == [("read", FIRST), ("recent", PAGE)]

@@ -26,13 +26,8 @@ EVENTS, HANDLED = 20, 5
 
 async def live(directory: Path) -> None:
     """Publish, handle some of it, and die with the next one in hand."""
-    bus, gate = EventBus("shop", journal=f"sqlite:///{directory}/events.db"), Gate()
-
-    async def handle(data: int) -> None:
-        if data == HANDLED:
-            await gate(data)
-
-    bus.subscribe("order:*", handle, name="billing", durable="billing", mailbox=3)
+    bus, gate = EventBus("shop", journal=f"sqlite:///{directory}/events.db"), Gate(HANDLED)
+    bus.subscribe("order:*", gate, name="billing", durable="billing", mailbox=3)
     await bus.start()
     for number in range(EVENTS):
         await bus.publish("order:paid", number)
