@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.e2e import effects
 from tests.e2e.lives import Durability
-from tests.e2e.test_promise import KILLS, begin, end
+from tests.e2e.test_promise import kill_again_and_again
 
 if sys.platform == "win32":
     pytest.skip("it has no kill -9", allow_module_level=True)
@@ -23,15 +22,7 @@ def test_whenever_it_is_killed_an_acknowledged_event_takes_effect_once(
     tmp_path: Path, durability: Durability
 ) -> None:
     """For each of three subscriptions, though all but a few events are published twice."""
-    chance = random.Random(f"{durability} {KILLS}")  # noqa: S311 - only when to kill
-    for life in range(KILLS):
-        process = begin(effects.live, tmp_path, durability, life)
-        process.join(chance.random() ** 2 * 2.4)
-        assert process.exitcode is None, "it has ended by itself"
-        process.kill()
-        process.join()
-    assert end(begin(effects.live, tmp_path, durability, KILLS, last=True)) == 0
-
+    kill_again_and_again(effects.live, tmp_path, durability, 2.4)
     found = effects.look(tmp_path)
     sys.stdout.write(f"\n{durability}: {found}\n")
     assert found.acknowledged > 0

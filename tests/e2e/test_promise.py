@@ -59,6 +59,18 @@ def until(process: BaseProcess, condition: Callable[[], bool]) -> None:
     raise AssertionError("it does not come to be so")
 
 
+def kill_again_and_again(live: Any, directory: Path, durability: str, seconds: float) -> None:
+    """Kill a program `KILLS` times, each within so many seconds, and let its last life end."""
+    chance = random.Random(f"{durability} {KILLS}")  # noqa: S311 - only when to kill
+    for life in range(KILLS):
+        process = begin(live, directory, durability, life)
+        process.join(chance.random() ** 2 * seconds)
+        assert process.exitcode is None, "it has ended by itself"
+        process.kill()
+        process.join()
+    assert end(begin(live, directory, durability, KILLS, last=True)) == 0
+
+
 def opened(directory: Path) -> SqliteJournal:
     """Return the journal in a directory, open."""
     journal = SqliteJournal(directory / "events.db")
@@ -74,15 +86,7 @@ def test_whenever_it_is_killed_nothing_acknowledged_is_lost(
     tmp_path: Path, durability: lives.Durability
 ) -> None:
     """What is acknowledged is handled, in order at first, little of it twice; no row is double."""
-    chance = random.Random(f"{durability} {KILLS}")  # noqa: S311 - only when to kill
-    for life in range(KILLS):
-        process = begin(lives.live, tmp_path, durability, life)
-        process.join(chance.random() ** 2 * 1.2)
-        assert process.exitcode is None, "it has ended by itself"
-        process.kill()
-        process.join()
-    assert end(begin(lives.live, tmp_path, durability, KILLS, last=True)) == 0
-
+    kill_again_and_again(lives.live, tmp_path, durability, 1.2)
     found = lives.look(tmp_path, KILLS)
     sys.stdout.write(f"\n{durability}: {found}\n")
     nothing: dict[str, set[str]] = {name: set() for name in lives.DURABLES}
