@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from actorbus import (
     Actor,
@@ -923,21 +924,9 @@ async def test_what_reaches_a_suspended_actor_during_a_drain_is_dead_at_once(bus
 def test_a_bus_belongs_to_one_loop_at_a_time() -> None:
     """Starting it on a second loop while the first runs is refused."""
     bus = EventBus("test")
-    ready, over = threading.Event(), threading.Event()
-
-    async def holding() -> None:
-        await bus.start()
-        ready.set()
-        while not over.is_set():
-            await asyncio.sleep(0.001)
-        await bus.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(holding()))
-    thread.start()
-    ready.wait(10)
-    try:
-        with pytest.raises(BusNotRunningError):
-            asyncio.run(bus.start())
-    finally:
-        over.set()
-        thread.join(10)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(bus),
+        pytest.raises(BusNotRunningError),
+    ):
+        asyncio.run(bus.start())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from actorbus import (
     BusClosedError,
@@ -231,14 +231,6 @@ async def test_opening_a_stream_starts_the_bus(make_bus: Maker) -> None:
 def test_streams_and_waits_belong_to_the_buss_own_loop() -> None:
     """On another loop than the one the bus runs on both are refused."""
     bus = EventBus("test")
-    ready, over = threading.Event(), threading.Event()
-
-    async def holding() -> None:
-        await bus.start()
-        ready.set()
-        while not over.is_set():
-            await asyncio.sleep(0.001)
-        await bus.close()
 
     async def elsewhere() -> None:
         with pytest.raises(BusNotRunningError):
@@ -247,14 +239,8 @@ def test_streams_and_waits_belong_to_the_buss_own_loop() -> None:
         with pytest.raises(BusNotRunningError):
             await bus.wait_for("t", timeout=1)
 
-    thread = threading.Thread(target=lambda: asyncio.run(holding()))
-    thread.start()
-    ready.wait(10)
-    try:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(bus):
         asyncio.run(elsewhere())
-    finally:
-        over.set()
-        thread.join(10)
 
 
 # -- wait_for -------------------------------------------------------------------------------------
