@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import apsw
 
+from actorbus.errors import JournalError
 from actorbus.journal.sqlite import SqliteJournal
 
 SECTOR = 512
@@ -239,3 +240,27 @@ class JournalOnDisk(SqliteJournal):
 
     def _connect(self) -> sqlite3.Connection:
         return cast("sqlite3.Connection", ApswConnection(self.path, self.disk))
+
+
+def left_by_cut(
+    place: Path,
+    durability: str,
+    writes: int,
+    chance: random.Random,
+    live: Callable[[JournalOnDisk], None],
+) -> Path:
+    """Let a journal live until the power goes, at one of so many writes; return what is left."""
+    (place / "before").mkdir(parents=True)
+    journal = JournalOnDisk(place / "before" / "events.db", max_bytes=1 << 22)
+    journal.disk = disk = Disk()
+    disk.cut_at = chance.randint(1, writes)
+    try:
+        journal.open(durability)
+        live(journal)
+    except (PowerCut, JournalError):
+        assert disk.is_off
+    finally:
+        journal.close(clean=False)
+        disk.unregister()
+    disk.survive(place / "before", place / "after", chance)
+    return place / "after" / "events.db"

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from actorbus.journal.sqlite import SqliteJournal
 
 apsw = pytest.importorskip("apsw", reason="the simulated disk is made with apsw")
 
-from tests.journal.power import Disk, JournalOnDisk, PowerCut  # noqa: E402 - it needs apsw
+from tests.journal.power import Disk, JournalOnDisk, left_by_cut  # noqa: E402 - it needs apsw
 
 CUTS = int(os.environ.get("ACTORBUS_CUTS", "40"))
 """Power cuts for each durability; 1,000 for a release."""
@@ -65,21 +66,9 @@ def live(journal: JournalOnDisk, story: Story, chance: random.Random) -> None:
 
 def cut(place: Path, durability: str, seed: int) -> tuple[Story, Path]:
     """Let a journal live until the power goes, and return what it did and what is left."""
-    chance, story, disk = random.Random(seed), Story(), Disk()  # noqa: S311 - seeded on purpose
-    (place / "before").mkdir(parents=True)
-    journal = JournalOnDisk(place / "before" / "events.db", max_bytes=1 << 22)
-    journal.disk = disk
-    disk.cut_at = chance.randint(1, WRITES)
-    try:
-        journal.open(durability)
-        live(journal, story, chance)
-    except (PowerCut, JournalError):
-        assert disk.is_off
-    finally:
-        journal.close(clean=False)
-        disk.unregister()
-    disk.survive(place / "before", place / "after", chance)
-    return story, place / "after" / "events.db"
+    chance, story = random.Random(seed), Story()  # noqa: S311 - seeded on purpose
+    life = partial(live, story=story, chance=chance)
+    return story, left_by_cut(place, durability, WRITES, chance, life)
 
 
 def found(path: Path, durability: str, story: Story) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from actorbus.errors import JournalError
 from actorbus.journal.base import Append, Entry, Join
 from actorbus.journal.effects import Statement, Transact
 from actorbus.journal.sqlite import SqliteJournal
 
 apsw = pytest.importorskip("apsw", reason="the simulated disk is made with apsw")
 
-from tests.journal.power import Disk, JournalOnDisk, PowerCut  # noqa: E402 - it needs apsw
+from tests.journal.power import JournalOnDisk, left_by_cut  # noqa: E402 - it needs apsw
 from tests.journal.test_power import CUTS, cuts  # noqa: E402 - it needs apsw
 
 WRITES = 300
@@ -51,24 +51,11 @@ def test_an_effect_is_there_with_its_acknowledgement(tmp_path: Path, durability:
     """Both or neither, and with "power" both, where it was committed; and no effect twice."""
     promised = lost = 0
     for seed in range(CUTS):
-        chance, disk = random.Random(seed), Disk()  # noqa: S311 - seeded on purpose
-        before, after = tmp_path / f"{seed} before", tmp_path / f"{seed} after"
-        before.mkdir()
-        journal = JournalOnDisk(before / "events.db", max_bytes=1 << 22)
-        journal.disk = disk
-        disk.cut_at = chance.randint(1, WRITES)
-        acknowledged: list[int] = [0]
-        try:
-            journal.open(durability)
-            live(journal, acknowledged, chance)
-        except (PowerCut, JournalError):
-            assert disk.is_off
-        finally:
-            journal.close(clean=False)
-            disk.unregister()
-        disk.survive(before, after, chance)
+        chance, acknowledged = random.Random(seed), [0]  # noqa: S311 - seeded on purpose
+        life = partial(live, acknowledged=acknowledged, chance=chance)
+        left = left_by_cut(tmp_path / str(seed), durability, WRITES, chance, life)
         promised += acknowledged[-1]
-        lost += max(0, acknowledged[-1] - found(after / "events.db", durability))
+        lost += max(0, acknowledged[-1] - found(left, durability))
         assert durability == "process" or not lost, f"seed {seed}"
     sys.stdout.write(f"\n{durability}: {promised} took effect, {lost} lost with the newest\n")
     assert promised > 0
