@@ -54,7 +54,7 @@ The way of one event, and the map of the house (a file may import those above it
                 intake lag    publishing from other threads; how late the loop calls back
                 traffic       from a publish to the inboxes, and from a failure to the store
                 engine        the state of a running bus, and what its parts ask of it
-                asking explain closing running
+                part asking explain closing running
                 looking listening tables lifecycle plain bus    what users hold
     wing        metrics
                 journal       where a durable bus keeps its events: memory, sqlite

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from actorbus.engine import Engine
-from actorbus.errors import AskFailedError, AskTimeoutError, BusNotRunningError, NoResponderError
+from actorbus.errors import AskFailedError, AskTimeoutError, NoResponderError
 from actorbus.event import Event
 from actorbus.hand import cause_in_hand
+from actorbus.part import Part
 from actorbus.receipt import Receipt
 from actorbus.subscription import Subscription
 from actorbus.topic import check_topic
@@ -17,14 +17,8 @@ from actorbus.watch import Watch
 from actorbus.words import ActorState
 
 
-class Asking:
+class Asking(Part):
     """The part of `EventBus` that waits for replies."""
-
-    _engine: Engine
-
-    def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
-        """Start the bus if need be."""
-        raise NotImplementedError
 
     def _event_for(self, topic: str, data: Any, key: Any) -> Event:
         """Make an event of the bus's own for one actor."""
@@ -60,8 +54,7 @@ class Asking:
         """
         check_topic(topic)
         cause = cause_in_hand()
-        if self._begin(caused=cause is not None) is None:
-            raise BusNotRunningError(self._engine.name)
+        self._begin_here(caused=cause is not None)
         route = self._engine.routes.route(topic)
         if not route.shares and not any(each.answers for each in route.addressees):
             raise NoResponderError(topic)

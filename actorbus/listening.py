@@ -7,21 +7,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from actorbus.engine import Engine
-from actorbus.errors import BusNotRunningError
 from actorbus.event import Event
+from actorbus.part import Part
 from actorbus.tap import EventStream, Found, Tap, Waiting, parse_patterns
 from actorbus.words import Overflow
 
 
-class Listening:
+class Listening(Part):
     """The part of `EventBus` that hands events to a waiting task."""
-
-    _engine: Engine
-
-    def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
-        """Start the bus if need be."""
-        raise NotImplementedError
 
     def events(
         self,
@@ -95,10 +88,8 @@ class _TapHost:
         self.name = bus._engine.name
 
     def add_tap(self, tap: Tap) -> None:
-        bus = self._bus
-        if bus._begin(caused=False) is None:  # it runs on another loop, in another thread
-            raise BusNotRunningError(self.name)
-        bus._engine.registry.add_tap(tap)
+        self._bus._begin_here(caused=False)
+        self._bus._engine.registry.add_tap(tap)
 
     def replay(
         self, stream: EventStream, count: int, since: float, after: int, found: Found

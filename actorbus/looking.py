@@ -14,13 +14,13 @@ from actorbus.catchup import EVERYTHING
 from actorbus.checks import whole
 from actorbus.custody import Custody
 from actorbus.dead_letter import DeadLetters
-from actorbus.engine import Engine
-from actorbus.errors import BusNotRunningError, ConfigurationError
+from actorbus.errors import ConfigurationError
 from actorbus.event import Event
 from actorbus.explain import Explanation, explain
 from actorbus.ledger import Audit
 from actorbus.lookback import ALWAYS, NEVER, Wanted, matching
 from actorbus.options import moment
+from actorbus.part import Part
 from actorbus.past import HistoryStream
 from actorbus.recorder import Recorder
 from actorbus.rows import BusReading
@@ -30,14 +30,8 @@ from actorbus.topic import Pattern, check_topic
 PATIENCE = 0.25  # seconds a reading waits for a journal that is held up
 
 
-class Looking:
+class Looking(Part):
     """The part of `EventBus` that tells: ledger, statistics, history, explanations, readings."""
-
-    _engine: Engine
-
-    def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
-        """Start the bus if need be."""
-        raise NotImplementedError
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -221,10 +215,10 @@ class _Shelf:
         self._patterns = patterns
 
     def reader(self) -> Recorder | None:
-        engine = self._bus._engine
-        if engine.recorder is not None and self._bus._begin(caused=True) is None:
-            raise BusNotRunningError(engine.name)  # it runs on another loop
-        return engine.recorder
+        recorder = self._bus._engine.recorder
+        if recorder is not None:
+            self._bus._begin_here(caused=True)
+        return recorder
 
     def remembered(self, wanted: Wanted) -> list[Event]:
         events = self._bus._engine.routes.recent(self._patterns, EVERYTHING)

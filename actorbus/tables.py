@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from actorbus.engine import Engine
-from actorbus.errors import BusNotRunningError, ConfigurationError
+from actorbus.errors import ConfigurationError
 from actorbus.hand import cause_in_hand
+from actorbus.part import Part
 from actorbus.transaction import Transaction, check_tables
 
 
-class Tables:
+class Tables(Part):
     """The part of `EventBus` that reads and writes tables of the program's own."""
-
-    _engine: Engine
-
-    def _begin(self, *, caused: bool) -> asyncio.AbstractEventLoop | None:
-        """Start the bus if need be."""
-        raise NotImplementedError
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -42,9 +35,7 @@ class Tables:
         if engine.recorder is None:
             raise ConfigurationError("transaction() needs a bus with a journal")
         check_tables(engine.recorder.scribe.journal)
-        loop = self._begin(caused=cause_in_hand() is not None)
-        if loop is None:  # it runs on another loop, in another thread
-            raise BusNotRunningError(engine.name)
+        loop = self._begin_here(caused=cause_in_hand() is not None)
         tx = Transaction(engine.name, loop, engine.recorder.scribe)
         try:
             yield tx

@@ -38,8 +38,8 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
         "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends", "lookback",
         "window", "retention", "gauges", "recorder", "tap", "past", "supervisor", "readings",
         "routing", "catchup", "registry", "replays", "survey", "custody", "waiting", "intake",
-        "traffic", "engine", "explain", "closing", "asking", "running", "looking", "listening",
-        "tables", "lifecycle", "plain", "bus",
+        "traffic", "engine", "explain", "closing", "part", "asking", "running", "looking",
+        "listening", "tables", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip
 ENGINE = 3
