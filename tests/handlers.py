@@ -1,9 +1,14 @@
-"""Handlers for tests: one that remembers, one that holds on until it is let go."""
+"""Handlers for tests: one that fails, one that remembers, one that holds on."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+
+
+async def fail(data: Any) -> None:
+    """Fail every time."""
+    raise ValueError(data)
 
 
 class Seen:

@@ -46,7 +46,7 @@ from actorbus.journal.base import (
 )
 from actorbus.journal.memory import MemoryJournal
 from actorbus.testing import simulate
-from tests.handlers import Gate, Seen
+from tests.handlers import Gate, Seen, fail
 
 pytestmark = pytest.mark.anyio
 
@@ -325,10 +325,6 @@ async def test_an_id_is_kept_once(make_bus: Make) -> None:
 async def test_a_receipt_knows_of_a_durable_delivery_that_died(make_bus: Make, late: bool) -> None:
     """Also where the delivery has settled before anybody looked at the receipt."""
     bus = make_bus(journal=MemoryJournal())
-
-    async def fail(data: Any) -> None:
-        raise ValueError(data)
-
     bus.subscribe("a:*", fail, name="d", durable="d", retry=RetryPolicy.none())
     async with bus:
         for number in range(3):
@@ -544,10 +540,6 @@ async def test_a_replay_that_a_crash_interrupts_leaves_the_letter(make_bus: Make
 async def test_the_last_dead_letters_are_recalled(make_bus: Make) -> None:
     """Of more than the store holds the last ones are there after a restart; the rest is kept."""
     journal = MemoryJournal()
-
-    async def fail(data: Any) -> None:
-        raise ValueError
-
     for first in (0, 4):
         bus = make_bus(journal=journal, dead_letters=3)
         bus.subscribe("a:*", fail, name="d", durable="d", retry=RetryPolicy.none())
@@ -611,10 +603,6 @@ async def test_a_dead_letter_that_cannot_be_buried_is_told_of(
 ) -> None:
     """Where there is no room for it the log says that it stays in memory only."""
     bus = make_bus(journal=Graveless())
-
-    async def fail(data: Any) -> None:
-        raise ValueError(data)
-
     bus.subscribe("a:*", fail, name="d", durable="d", retry=RetryPolicy.none())
     async with bus:
         await bus.publish("a:b", 1)
@@ -627,10 +615,6 @@ async def test_a_dead_letter_is_buried_as_soon_as_there_is_room(make_bus: Make) 
     """Its delivery is settled meanwhile, and no crash after the next commit can lose it."""
     journal, worked = Graveless(), Seen()
     bus = make_bus(journal=journal)
-
-    async def fail(data: Any) -> None:
-        raise ValueError(data)
-
     bus.subscribe("a:*", fail, name="fails", durable="fails", retry=RetryPolicy.none())
     bus.subscribe("a:*", worked, name="works", durable="works")
     async with bus:

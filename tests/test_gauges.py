@@ -28,7 +28,7 @@ from actorbus.journal.base import Leave, Operation, Result, Status
 from actorbus.journal.memory import MemoryJournal
 from actorbus.ledger import SIZES
 from actorbus.rows import JournalReading
-from tests.handlers import Gate, Seen
+from tests.handlers import Gate, Seen, fail
 from tests.test_durable import Failing, crashed
 
 pytestmark = pytest.mark.anyio
@@ -341,17 +341,7 @@ async def test_later_ones_share_a_label(
 
 async def test_what_is_in_the_journal(make_bus: Make) -> None:
     """Events, dead letters and bytes are those of the journal, from the start on and at rest."""
-
-    class Unhurried(MemoryJournal):
-        def status(self) -> Status:
-            threading.Event().wait(0.01)  # so that a start that does not wait for it is found out
-            return super().status()
-
-    journal = Unhurried(max_bytes=5_000)
-
-    async def fail(data: Any) -> None:
-        raise ValueError
-
+    journal = MemoryJournal(max_bytes=5_000)
     bus = make_bus(journal=journal)
     bus.subscribe("a:*", fail, durable="d", retry=RetryPolicy.none())
     before = bus.reading().journal
@@ -369,6 +359,31 @@ async def test_what_is_in_the_journal(make_bus: Make) -> None:
     assert before[2:] == (0, 0, 0, 0, float("inf"))
     async with make_bus(journal=journal) as other:
         assert other.reading().journal == before[:3] + now[3:]  # there was no commit yet
+
+
+async def test_a_start_waits_until_the_journal_has_told_what_is_in_it(make_bus: Make) -> None:
+    """What is read first is what is there, not zeros."""
+
+    class Unhurried(MemoryJournal):
+        asked, tells = threading.Event(), threading.Event()
+
+        def status(self) -> Status:
+            self.asked.set()
+            self.tells.wait()
+            return super().status()
+
+    journal = Unhurried()
+    bus = make_bus(journal=journal)
+    starting = asyncio.ensure_future(bus.start())
+    try:
+        await anyio.to_thread.run_sync(journal.asked.wait)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not starting.done()
+    finally:
+        journal.tells.set()
+        await starting
+        await bus.close()
 
 
 async def test_a_bus_without_a_journal_tells_of_none(bus: EventBus) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actorbus import ActorState, EventBus, RestartPolicy, RetryPolicy
-from tests.handlers import Gate, Seen
+from tests.handlers import Gate, Seen, fail
 from tests.virtual import run
 
 PATTERNS = ["a:*", "a:x", "**", "b:*"]
@@ -108,10 +107,6 @@ async def test_ties_go_in_turn_though_a_fuller_member_stands_between(bus: EventB
 async def test_suspended_members_are_chosen_only_when_all_are(bus: EventBus) -> None:
     """While one member works the suspended one gets nothing; alone, it gets its mail."""
     seen = Seen()
-
-    async def fail(data: Any) -> None:
-        raise ValueError(data)
-
     policy = RestartPolicy(max_restarts=0)
     broken = bus.subscribe(
         ["a", "break"], fail, group="g", retry=RetryPolicy.none(), restart=policy,

@@ -19,7 +19,7 @@ from actorbus import (
     Receipt,
     RetryPolicy,
 )
-from tests.handlers import Gate, Seen
+from tests.handlers import Gate, Seen, fail
 from tests.virtual import run
 
 
@@ -235,10 +235,6 @@ async def test_settled_waits_for_every_delivery(bus: EventBus) -> None:
 
 async def test_settled_after_the_fact_has_the_same_outcomes(bus: EventBus) -> None:
     """Asked for only after everything has settled, the outcomes are the same."""
-
-    async def fail(data: Any) -> None:
-        raise ValueError(data)
-
     bus.subscribe("a", fail, name="fails", retry=RetryPolicy.none())
     bus.subscribe("a", Seen(), name="works")
     receipt = bus.publish("a")

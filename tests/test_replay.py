@@ -19,6 +19,7 @@ from actorbus import (
 )
 from actorbus.journal.base import Bury, Entry, Grave, Operation, Result
 from actorbus.journal.memory import MemoryJournal
+from tests.handlers import fail
 
 pytestmark = pytest.mark.anyio
 
@@ -110,10 +111,6 @@ async def test_replays_that_are_refused_make_no_further_letters(
 
 async def test_a_replay_refused_by_a_suspended_actor_makes_no_further_letter(bus: EventBus) -> None:
     """A full mailbox whose actor is suspended refuses at once; that is no second letter."""
-
-    async def fail(_: Any) -> None:
-        raise ValueError
-
     options: Any = {"retry": ONCE, "on_failure": "restart", "mailbox": 1}
     bus.subscribe("a:b", fail, name="s", restart=RestartPolicy(max_restarts=1), **options)
     for _ in range(2):
@@ -207,10 +204,6 @@ async def test_a_replayed_delivery_that_dies_leaves_one_letter_in_the_journal(
     """The new one takes the place of the old in one step, so that no crash can part them."""
     journal = Watched()
     bus = make_bus(journal=journal)
-
-    async def fail(_: Any) -> None:
-        raise ValueError
-
     bus.subscribe("a:b", fail, name="s", durable="s", retry=ONCE)
     async with bus:
         await bus.publish("a:b")
@@ -226,10 +219,6 @@ async def test_a_letter_stays_as_long_as_there_is_no_room_for_the_next(make_bus:
     """A replayed delivery that dies while the journal takes no letters loses neither."""
     journal = Watched()
     bus = make_bus(journal=journal)
-
-    async def fail(_: Any) -> None:
-        raise ValueError
-
     bus.subscribe("a:b", fail, name="s", retry=ONCE)
     async with bus:
         await bus.publish("a:b", 1)

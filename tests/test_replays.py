@@ -13,7 +13,7 @@ from actorbus import Event, EventBus, RestartPolicy, RetryPolicy
 from actorbus.journal.base import Bury, Entry, Grave, Replay
 from actorbus.journal.memory import MemoryJournal
 from actorbus.replays import PAGE
-from tests.handlers import Gate, Seen
+from tests.handlers import Gate, Seen, fail
 
 pytestmark = pytest.mark.anyio
 
@@ -234,10 +234,6 @@ async def test_a_suspended_one_holds_nobody_up(make_bus: Make) -> None:
     graves = [*(grave(n) for n in range(30)), *(grave(n, "works") for n in range(3))]
     journal, seen = left_behind(graves, graves), Seen()
     bus = make_bus(journal=journal)
-
-    async def fail(data: Any) -> None:
-        raise ValueError
-
     policy = RestartPolicy(max_restarts=0)
     bus.subscribe(
         "a:*", fail, name="s", mailbox=2, retry=ONCE, on_failure="restart", restart=policy
