@@ -31,6 +31,7 @@ The way of one event, and the map of the house (a file may import those above it
                 delivery workplace worker threaded keyed    take, call, ack, retry, give up
                 commits       how long commits take, and how much is in each
                 work          what is done with a journal at one go
+                executor      the thread of a journal, and what waits for it
                 scribe        what a bus does, brought into its journal: many things in a commit
                 transaction   what a handler writes together with its acknowledgement
                 staff         the workers of one actor, and what they hand back

@@ -6,14 +6,15 @@
 4. Stop the actors in reverse order of their start.
 5. What the deadline cuts off is dead (``drain_timeout``); whoever does not end is named.
 
-A close then releases streams, threads, timers and tasks.
+A close then releases streams, threads, timers and tasks, and the journal, which is named if it
+does not come to its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import anyio
@@ -21,6 +22,7 @@ import anyio
 from actorbus.delivery import Nap
 from actorbus.hand import Hand
 from actorbus.life import Life
+from actorbus.scribe import Scribe
 from actorbus.subscription import Subscription
 from actorbus.watch import hear
 from actorbus.words import ActorState, DeadReason
@@ -36,7 +38,7 @@ class DrainReport:
     Attributes:
         acked: Deliveries handled meanwhile.
         dead: Deliveries given up meanwhile.
-        abandoned: Names of the subscriptions whose handlers did not end.
+        abandoned: Names of the subscriptions whose handlers did not end; of the journal, too.
         seconds: How long it took.
         complete: Whether nothing was cut off and nobody abandoned.
     """
@@ -168,3 +170,21 @@ async def end_tasks(
         task.cancel()
     if left:
         await asyncio.wait(left, timeout=GRACE)
+
+
+async def close_journal(scribe: Scribe, seconds: float | None, report: DrainReport) -> DrainReport:
+    """Let a journal finish what it is at, and close it.
+
+    Args:
+        scribe: The way into it.
+        seconds: How long that may take, but at least a second; None waits for ever.
+        report: Of the drain.
+
+    Returns:
+        The report, with the journal's name in it if it did not come to its end.
+    """
+    limit = None if seconds is None else max(GRACE, seconds)
+    await scribe.close(limit, clean=not report.abandoned)
+    if not scribe.given_up:
+        return report
+    return replace(report, abandoned=(*report.abandoned, scribe.journal.url), complete=False)

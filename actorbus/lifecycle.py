@@ -141,11 +141,14 @@ class Lifecycle:
         with its subscriptions.
 
         Args:
-            timeout: As for `drain`.
+            timeout: As for `drain`. A journal that is at work has what is left of it, at least a
+                second; then it is named in the report, and who awaits an event is told that it is
+                not known whether that was committed.
 
         Returns:
             The drain's report.
         """
+        started = anyio.current_time()
         report = await self.drain(timeout)
         engine = self._engine
         engine.closed = True
@@ -157,7 +160,8 @@ class Lifecycle:
         await closing.end_tasks(lambda: list(engine.tasks), [task for task in spared if task])
         engine.threads.close()
         if engine.recorder is not None:
-            await engine.recorder.scribe.close(clean=not report.abandoned)
+            left = None if timeout is None else timeout - (anyio.current_time() - started)
+            report = await closing.close_journal(engine.recorder.scribe, left, report)
         return report
 
     def _close_soon(self, timeout: float | None) -> asyncio.Task[DrainReport]:

@@ -9,20 +9,23 @@ Dead letters for which there is no room are put down again, a few with each comm
 there is; then all of them. What somebody has settled and the journal could not note is said again,
 too, in front of all else: who joins next under that name must not be told less.
 
-One thread works for the journal; the loop is told of results in the order in which things were put
-down, whether or not they were committed together.
+The loop is told of results in the order in which things were put down, whether or not they were
+committed together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
-from actorbus.commits import Commits
+import anyio
+
 from actorbus.errors import JournalError, JournalFullError
+from actorbus.executor import Executor
 from actorbus.journal.base import (
     Append,
     Appended,
@@ -35,14 +38,15 @@ from actorbus.journal.base import (
 )
 from actorbus.threads import Threads
 from actorbus.watch import hear, ring
-from actorbus.work import Done, Work, together
+from actorbus.work import Done, Work
 
 UNCOMMITTED = 10_000  # events that wait for a commit, at most
 OWED = 10_000  # dead letters put down again until there is room, at most
-TOGETHER = 2_000  # operations in one commit, about
 TURN = 0.003  # seconds the loop is kept for results, about
 SOME = 16  # results between two looks at the clock
 PATIENCE = 0.005  # seconds a settled delivery may wait for a commit to ride in
+
+log = logging.getLogger("actorbus")
 
 
 class Settling(Protocol):
@@ -65,6 +69,7 @@ class Scribe:
         last: The number of the last event known to be committed.
         uncommitted: Events that wait for a commit.
         commits: What was measured of the commits.
+        given_up: Whether the journal had not come to its end when it had to be closed.
     """
 
     def __init__(
@@ -72,26 +77,22 @@ class Scribe:
     ) -> None:
         self.journal = journal
         self.threads = threads
+        self._executor = Executor(journal, durability, threads, self._finish)
         self.last = self.uncommitted = 0
-        self.commits = Commits()
-        self._durability = durability
+        self.commits = self._executor.commits
+        self.given_up = False
         self._eased = eased
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next = Work()
         self._settling: dict[Settling, None] = {}
         self._unheard: dict[Settling, None] = {}  # whose last settlement was not committed
         self._sealing: asyncio.Handle | None = None
-        self._ready: deque[Work] = deque()
         self._under_way = 0
         self._finished: deque[Work] = deque()
         self._owed: deque[Bury] = deque(maxlen=OWED)  # dead letters there was no room for
-        self._working = False
-        self._lock = threading.Lock()
         self._bells: list[asyncio.Future[None]] = []
         self._open = False
         self._opened: Opening | JournalError | None = None
-        self._opening: Opening | None = None  # in the thread: while the journal is open
-        self._broken: JournalError | None = None
 
     @property
     def room(self) -> int:
@@ -110,13 +111,14 @@ class Scribe:
         self._loop = loop
         self.threads.heeded_by(loop)
         self._next, self._sealing, self._under_way, self.uncommitted = Work(loop), None, 0, 0
+        self.given_up = False
         self._settling.clear()
         self._unheard.clear()
         self._finished.clear()
         self._bells.clear()
         if not self._open or self._opened is None:  # a loop may end before it is told
             self._open, self._opened = True, None
-            self.call(self._open_journal, self._is_open)
+            self.call(self._executor.open_journal, self._is_open)
 
     def _is_open(self, opening: Opening | None, error: JournalError | None) -> None:
         self._opened = opening or error
@@ -127,6 +129,11 @@ class Scribe:
     def is_open(self) -> bool:
         """Whether the journal is open."""
         return isinstance(self._opened, Opening)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the journal could not be opened, and nothing is left of the attempt."""
+        return isinstance(self._opened, JournalError) and not self.busy
 
     async def opened(self) -> Opening:
         """Wait until the journal is open; return what that has found.
@@ -144,18 +151,25 @@ class Scribe:
         """Wait until something has come to its end."""
         await hear(self._bells)
 
-    async def close(self, *, clean: bool) -> None:
+    async def close(self, timeout: float | None, *, clean: bool) -> None:
         """Commit what has been put down, and close the journal.
 
         Args:
+            timeout: Seconds until it is given up; None waits for ever. Whoever waits is told then,
+                and the journal is closed when it has done what it is at.
             clean: Whether no handler of a durable subscription runs any more.
         """
         self._settling |= self._unheard
-        await self._rest()
-        if self._open:
-            self._open = False
-            self.call(lambda: self._close_journal(clean=clean), _dropped)
+        close = partial(self._executor.close_journal, clean=clean)
+        with anyio.move_on_after(timeout) as limit:
             await self._rest()
+            if self._open:
+                self._open = False
+                self.call(close, _dropped)
+                await self._rest()
+        if limit.cancelled_caught and not self.given_up:
+            await self._give_up()
+            self._executor.submit(Work(call=close))
         self.threads.close()
 
     async def _rest(self) -> None:
@@ -164,6 +178,26 @@ class Scribe:
         while self.busy:
             await self.hear()
             self.seal()
+
+    async def _give_up(self) -> None:
+        """Wait no more, and tell whoever does."""
+        self._open, self.given_up = False, True
+        url = self.journal.url
+        log.error(
+            "journal %s did not come to its end: the bus is closed without it, and of %d events it "
+            "is not known whether they were committed", url, self.uncommitted,
+        )  # fmt: skip
+        unknown = JournalError(f"{url} took too long: it is not known whether this was committed")
+        never = JournalError(f"{url} took too long: this was not committed")
+        while self.busy:
+            self.seal()
+            begun, waiting = self._executor.give_up()
+            for works, error in ((begun, unknown), (waiting, never)):
+                for each in works:
+                    work = Work(self._loop, each.operations, each.done)  # the thread has the other
+                    work.fail(error)
+                    self._finish(work)
+            await asyncio.sleep(0)
 
     # -- putting down -----------------------------------------------------------------------------
 
@@ -263,58 +297,7 @@ class Scribe:
 
     def _hand_over(self, work: Work, *, first: bool = False) -> None:
         self._under_way += 1
-        with self._lock:
-            (self._ready.appendleft if first else self._ready.append)(work)
-            if self._working:
-                return
-            self._working = True
-        self.threads.submit(self._work)
-
-    # -- in the thread ----------------------------------------------------------------------------
-
-    def _open_journal(self) -> Opening:
-        self._broken = None
-        try:
-            self._opening = self._opening or self.journal.open(self._durability)
-        except JournalError as error:
-            self._broken = error  # what comes behind it fails for the same reason
-            raise
-        return self._opening
-
-    def _close_journal(self, *, clean: bool) -> None:
-        self._opening = None
-        self.journal.close(clean=clean)
-
-    def _work(self) -> None:
-        while works := self._take():
-            work = together(works)
-            if self._broken is not None and work.call is None:
-                work.fail(self._broken)
-            else:
-                work.perform(self.journal, self.commits)
-            self._tell(work)
-
-    def _take(self) -> list[Work]:
-        """Take what comes next: a call, or commits that can be one."""
-        with self._lock:
-            works: list[Work] = []
-            operations = 0
-            while self._ready and operations < TOGETHER:
-                if works and not self._ready[0].goes_with(works[0]):
-                    break
-                works.append(self._ready.popleft())
-                operations += len(works[-1].operations)
-            self._working = bool(works)
-            return works
-
-    def _tell(self, work: Work) -> None:
-        """Let the loop know; if it is closed, forget what else it wants: another may be at work."""
-        assert work.loop is not None  # noqa: S101 nothing is put down before the start
-        try:
-            work.loop.call_soon_threadsafe(self._finish, work)
-        except RuntimeError:
-            with self._lock:
-                self._ready = deque(each for each in self._ready if each.loop is not work.loop)
+        self._executor.submit(work, first=first)
 
     # -- back on the loop -------------------------------------------------------------------------
 

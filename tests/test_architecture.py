@@ -35,10 +35,10 @@ FLOORS: tuple[set[str] | tuple[str, ...], ...] = (
     (
         "encoding", "lag", "extra", "receipt", "backlog", "admission", "lot", "options",
         "subscription", "delivery", "workplace", "worker", "threaded", "keyed", "commits", "work",
-        "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends", "lookback",
-        "window", "retention", "gauges", "recorder", "tap", "past", "supervisor", "readings",
-        "routing", "catchup", "registry", "replays", "survey", "custody", "waiting", "intake",
-        "traffic", "engine", "explain", "closing", "part", "asking", "running", "looking",
+        "executor", "scribe", "transaction", "staff", "actor", "hooks", "life", "archive", "ends",
+        "lookback", "window", "retention", "gauges", "recorder", "tap", "past", "supervisor",
+        "readings", "routing", "catchup", "registry", "replays", "survey", "custody", "waiting",
+        "intake", "traffic", "engine", "explain", "closing", "part", "asking", "running", "looking",
         "listening", "tables", "lifecycle", "plain", "bus",
     ),
 )  # fmt: skip

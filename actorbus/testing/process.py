@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from actorbus import scribe, window, world
 from actorbus.bus import EventBus
+from actorbus.executor import Executor
 from actorbus.testing.stepping import SteppedLoop
 from actorbus.testing.surroundings import BEGIN, surroundings
 from actorbus.testing.tape import Tape
+from actorbus.work import Work
 
 T = TypeVar("T")
 
@@ -58,6 +60,9 @@ class Process:
         self._stand_in(window, "AHEAD", AHEAD)
         self.gate = asyncio.Event()
         self.bus = EventBus("durable", journal=tape, **options)
+        recorder = self.bus._engine.recorder
+        assert recorder is not None  # noqa: S101 it has a journal
+        self._note_giving_up(recorder.scribe._executor)
 
     def _stand_in(self, owner: Any, name: str, stand_in: Any) -> None:
         self._props.callback(setattr, owner, name, getattr(owner, name))
@@ -79,6 +84,19 @@ class Process:
             if not self.doomed:
                 raise
             return None
+
+    def _note_giving_up(self, executor: Executor) -> None:
+        """Let the books know of what a close does not wait for."""
+        give_up = executor.give_up
+
+        def noting() -> tuple[list[Work], list[Work]]:
+            begun, waiting = give_up()
+            self.tape.books.refused(
+                [each for work in (*begun, *waiting) for each in work.operations]
+            )
+            return begun, waiting
+
+        self._stand_in(executor, "give_up", noting)
 
     def die(self) -> None:
         """End after this step."""

@@ -193,4 +193,12 @@ FAULTS = (
         "        if True:",
         ("tests/test_history_journal.py::test_a_commit_waits_for_one_piece_at_most",),
     ),
+    Fault(
+        "no-grace-for-a-journal",
+        "A drain that has used up its time leaves none to a journal that is only slow.",
+        "closing.py",
+        "limit = None if seconds is None else max(GRACE, seconds)",
+        "limit = seconds",
+        ("tests/test_stalled.py::test_a_journal_that_is_only_slow_has_a_second",),
+    ),
 )
