@@ -60,7 +60,7 @@ class Engine(Traffic):
         if journal is not None:
             threads_ = Threads(1, f"actorbus-{name}-journal")
             scribe = Scribe(journal, threads_, durability, self._eased)
-            self.recorder = Recorder(scribe, self.bury)
+            self.recorder = Recorder(scribe, self.bury, self._try_again)
             self.replays = Replays(scribe, self)
             self.dead_letters.discarded = self.replays.let_go
         self.histograms = histograms
@@ -92,9 +92,7 @@ class Engine(Traffic):
         self.longest_nap = float("inf")
         self.intake.open(loop)
         self.lag.start(loop)
-        if self.recorder is not None and self.replays is not None:
-            self.recorder.open(loop, self.dead_letters.limit, self._recalled)
-            self.replays.begin()
+        self._open_journal()
         self.threads.heeded_by(loop)
         lives = self.registry.root.lives()
         for life in lives:
@@ -102,6 +100,16 @@ class Engine(Traffic):
         for life in lives:
             self.begin(life)
         self.registry.catchups.begin()
+
+    def _open_journal(self) -> None:
+        """Open the journal, if there is one; once more, if it could not be opened."""
+        if self.recorder is not None and self.replays is not None and self.loop is not None:
+            self.recorder.open(self.loop, self.dead_letters.limit, self._recalled)
+            self.replays.begin()
+
+    def _try_again(self) -> None:
+        if self.open:
+            self._open_journal()
 
     def _recalled(self, memories: Memories) -> None:
         """Take up some of what the journal knows of the time before, the last events first."""

@@ -26,7 +26,7 @@ from actorbus.receipt import Receipt, Route
 from actorbus.retention import Retention
 from actorbus.scribe import Scribe
 from actorbus.subscription import Subscription
-from actorbus.window import Window
+from actorbus.window import RECOVERY, Window
 from actorbus.words import DeadReason, Outcome
 
 log = logging.getLogger("actorbus")
@@ -40,6 +40,7 @@ class Recorder:
     Args:
         scribe: The way into the journal.
         bury: Keeps a dead letter.
+        try_again: Opens the journal on this loop, after it could not be opened.
 
     Attributes:
         windows: Of the live durable subscriptions, by name.
@@ -48,7 +49,12 @@ class Recorder:
         gauges: What the journal holds, for an exporter.
     """
 
-    def __init__(self, scribe: Scribe, bury: Callable[[DeadLetter, Receipt], None]) -> None:
+    def __init__(
+        self,
+        scribe: Scribe,
+        bury: Callable[[DeadLetter, Receipt], None],
+        try_again: Callable[[], None],
+    ) -> None:
         self.scribe = scribe
         self.windows: dict[str, Window] = {}
         self.turns = Turns(scribe)
@@ -58,6 +64,8 @@ class Recorder:
         self._recalled: Recalled
         self._memories: Memories | None = None  # the last ones: a loop may end before it has all
         self._bury = bury
+        self._try_again = try_again
+        self._next_try = 0.0
 
     def open(self, loop: asyncio.AbstractEventLoop, letters: int, recalled: Recalled) -> None:
         """Begin on a loop: open the journal, and let the durable subscriptions go on.
@@ -68,6 +76,7 @@ class Recorder:
             recalled: Told what the journal knows of the time before, the first time only: some at
                 a time, first the dead letters, then the last events before those before them.
         """
+        self._next_try = loop.time() + RECOVERY
         self.scribe.open(loop)
         self.turns.reset()
         for window in self.windows.values():
@@ -145,6 +154,8 @@ class Recorder:
         Raises:
             JournalFullError: Too many events wait for a commit.
         """
+        if not self.scribe.is_open and self.scribe.is_refused:
+            self._open_late()
         targets: Sequence[Any] = route.addressees
         if route.shares:
             targets = [*targets, *(share.pick(receipt) for share in route.shares)]
@@ -155,6 +166,12 @@ class Recorder:
         for each in targets:
             if isinstance(each, Subscription) and each.window is None:
                 each.expect(receipt)
+
+    def _open_late(self) -> None:
+        """Try a journal again that could not be opened when a publish started the bus."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_try:
+            self._try_again()
 
     def _done(
         self,

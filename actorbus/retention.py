@@ -45,6 +45,7 @@ class Retention:
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look after the journal from now on."""
+        self.end()
         self._loop = loop
         self._look_in(PAUSE)
 

@@ -1,4 +1,4 @@
-"""A journal that does not answer.
+"""A journal that does not answer, and one that is not to be had yet.
 
 The clock is real where a thread is held up, since virtual time would wait for it; what a bus waits
 is 0 seconds then.
@@ -14,9 +14,10 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from actorbus import EventBus, JournalError, closing
+from actorbus import Actor, Event, EventBus, JournalError, JournalLockedError, closing
 from actorbus.journal.base import Opening, Operation, Record, Result
 from actorbus.journal.memory import MemoryJournal
+from actorbus.window import RECOVERY
 from tests.handlers import Seen
 
 pytestmark = pytest.mark.anyio
@@ -182,3 +183,80 @@ async def test_a_journal_that_is_only_slow_has_a_second(
     journal.answers.set()
     assert (await closed).complete
     await receipt
+
+
+# -- opening late ----------------------------------------------------------------------------------
+
+
+class Taken(MemoryJournal):
+    """A journal that somebody else has.
+
+    Attributes:
+        taken: Whether they still have it.
+        asked: How often it was to be opened.
+    """
+
+    taken, asked = True, 0
+
+    def open(self, durability: str) -> Opening:
+        self.asked += 1
+        if self.taken:
+            raise JournalLockedError("somebody else has it")
+        return super().open(durability)
+
+
+async def test_a_bus_that_a_publish_has_started_tries_its_journal_again(make_bus: Make) -> None:
+    """Once a second at most, whenever there is something to publish."""
+    journal, seen = Taken(), Seen()
+    other = make_bus(journal=journal)
+    journal.taken = False
+    async with other:
+        other.subscribe("a:*", Seen(), durable="d")
+        await other.publish("b:before", "of before")
+    journal.taken, journal.asked = True, 0
+    bus = make_bus(journal=journal)
+    bus.subscribe("a:*", seen, durable="d")
+    for number in range(5):
+        with pytest.raises(JournalLockedError):
+            await bus.publish("a:b", number)
+    assert journal.asked == 1
+    await asyncio.sleep(RECOVERY)
+    with pytest.raises(JournalLockedError):
+        await bus.publish("a:b", 5)
+    assert journal.asked == 2
+    journal.taken = False
+    with pytest.raises(JournalLockedError):
+        await bus.publish("a:b", 6)
+    await asyncio.sleep(RECOVERY)
+    await bus.publish("a:b", 7)
+    await bus.settle()
+    assert (journal.asked, seen.got) == (3, [7])
+    assert [each["data"] for each in bus.get_history("b:before")] == ["of before"]
+    assert (await bus.close()).complete
+    assert bus.audit().balanced
+
+
+async def test_a_bus_that_drains_tries_its_journal_no_more(make_bus: Make) -> None:
+    """It would only begin what has to end."""
+    journal, go_on, told = Taken(), asyncio.Event(), list[JournalError]()
+
+    class Last(Actor):
+        async def receive(self, event: Event) -> None:
+            await go_on.wait()
+            try:
+                await bus.publish("a:b")
+            except JournalError as error:
+                told.append(error)
+
+    bus = make_bus(journal=journal)
+    ref = bus.spawn(Last)
+    with pytest.raises(JournalLockedError):
+        await bus.publish("a:b")
+    ref.tell("publish")
+    await asyncio.sleep(RECOVERY)
+    journal.taken = False
+    closed = asyncio.ensure_future(bus.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await closed).complete
+    assert (journal.asked, len(told)) == (1, 1)

@@ -201,4 +201,12 @@ FAULTS = (
         "limit = seconds",
         ("tests/test_stalled.py::test_a_journal_that_is_only_slow_has_a_second",),
     ),
+    Fault(
+        "opened-late-while-closing",
+        "A journal that could not be opened is opened while its bus comes to rest.",
+        "engine.py",
+        "        if self.open:\n            self._open_journal()",
+        "        self._open_journal()",
+        ("tests/test_stalled.py::test_a_bus_that_drains_tries_its_journal_no_more",),
+    ),
 )
