@@ -341,6 +341,7 @@ class Life(Staff):
             self.become_stopped(for_good=for_good)
             return
         self.become(ActorState.STOPPING)
+        self.parting = reason
         self.cancel_timers()
         self.discard(reason)
         for worker in self.workers:
@@ -372,8 +373,7 @@ class Life(Staff):
         for timer in (self._probe, self._rehire):
             if timer is not None:
                 timer.cancel()
-        self._probe = self._rehire = None
-        self.probing = False
+        self._probe, self._rehire, self.probing = None, None, False
         self.sub.inbox.cancel_timer()
 
     def become_stopped(self, *, for_good: bool = True) -> None:

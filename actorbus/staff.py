@@ -51,12 +51,13 @@ class Staff:
         together: Whether several deliveries are taken at once, or lent to a thread.
         probing: Whether a suspended actor tries one delivery.
         finishing: Whether it ends once its mail is handled.
+        parting: Why deliveries die that are cut short while it stops.
     """
 
     __slots__ = (
         "_hire_as", "_missing", "_rehire", "_sleepers", "call", "context", "finishing",
-        "histograms", "host", "keys", "naps", "prepare", "probing", "resume", "state", "sub",
-        "together", "workers",
+        "histograms", "host", "keys", "naps", "parting", "prepare", "probing", "resume", "state",
+        "sub", "together", "workers",
     )  # fmt: skip
 
     def __init__(self, sub: Subscription, host: Host) -> None:
@@ -68,7 +69,7 @@ class Staff:
         self.resume = _NONE  # a deque is made when it is needed: an empty one takes 600 bytes
         self.naps = host.naps
         self.workers: tuple[Worker, ...] = ()
-        self.probing = self.finishing = False
+        self.probing, self.finishing, self.parting = False, False, DeadReason.STOPPED
         self.keys = Keys(sub, options.key) if options.key is not None else None
         sub.inbox.parking = self.keys
         pushes_out = options.overflow in (Overflow.DROP_OLD, Overflow.LATEST)
@@ -294,7 +295,7 @@ class Staff:
         elif delivery.interruptions >= POISON:
             reason = DeadReason.POISON
         elif self.state in (ActorState.STOPPING, ActorState.STOPPED):
-            reason = DeadReason.STOPPED
+            reason = self.parting
         if reason is None:
             if self.resume is _NONE:
                 self.resume = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable
@@ -919,6 +920,33 @@ async def test_what_reaches_a_suspended_actor_during_a_drain_is_dead_at_once(bus
     report = await drain
 
     assert (report.acked, report.dead, report.complete) == (1, 1, True)
+
+
+async def test_what_a_suspended_actor_has_in_hand_when_a_drain_stops_it_is_suspended(
+    bus: EventBus,
+) -> None:
+    """A handler that does not end takes its delivery along, for the reason its mail dies of."""
+    gate = asyncio.Event()
+
+    async def handle(data: str) -> None:
+        if data == "fail":
+            raise ValueError(data)
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    policy = RestartPolicy(max_restarts=0)
+    bus.subscribe(
+        "a", handle, name="s", concurrency=2, retry=RetryPolicy.none(), restart=policy,
+        on_failure="restart",
+    )  # fmt: skip
+    bus.publish("a", "deaf")
+    await bus.publish("a", "fail").settled()
+    report = await bus.drain()
+    gate.set()
+    reasons = {str(letter.event.data): letter.reason for letter in bus.dead_letters.list()}
+    assert reasons["deaf"] == DeadReason.SUSPENDED
+    assert report.abandoned == ("s",)
 
 
 def test_a_bus_belongs_to_one_loop_at_a_time() -> None:
