@@ -155,9 +155,8 @@ class Arrivals:
         number = publish.number = receipt._number
         self.published[number] = receipt
         for book in publish.singles:
-            account = book.arrived(number)
-            if account is not None:
-                self.keyed(book, account, receipt)
+            book.arrived(number)
+            self.keyed(book, book.accounts[number], receipt)
         chosen = {each: self.books[each] for each in receipt.members or () if each in self.books}
         for book in chosen.values():
             members = publish.groups.pop(book.options.group or "", None)
@@ -193,7 +192,7 @@ class Arrivals:
         """Take note of what makes an event wait for others, or replace one."""
         if book.options.key is not None:
             account.key = book.options.key(receipt.event)
-        if book.latest and account.fresh:
+        if book.latest and (account.fresh or account.cleared):  # in this publish, by what it did
             key = account.key
             if key is None:
                 key = receipt.event.topic if receipt.event.key is None else receipt.event.key

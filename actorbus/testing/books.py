@@ -32,6 +32,7 @@ class Account:
         began: Loop time of the first attempt of the delivery in hand.
         key: What makes it wait for others, of a keyed subscription.
         past: Whether the event was published before, and came from the history.
+        cleared: Whether it has left a mailbox that was emptied.
     """
 
     number: int | None
@@ -47,6 +48,7 @@ class Account:
     conflated: int = 0
     began: float = 0.0
     past: bool = False
+    cleared: bool = False
     key: Any = None
 
     @property
@@ -174,6 +176,8 @@ class Book:
             self.conflated += 1
             replaced.conflated += 1
         self.queue[key] = account
+        if not account.fresh:
+            self.leave_queue(account)
 
     def leave_queue(self, account: Account) -> None:
         """Take an event out of the queue of ``latest``."""

@@ -14,6 +14,8 @@ from actorbus.words import ActorState, DeadReason, Overflow
 
 EPSILON = 1e-6  # seconds: what floats lose
 LIVES = 3  # interruptions after which a delivery is poison
+CLEARING = (DeadReason.SUSPENDED, DeadReason.STOPPED, DeadReason.DRAIN_TIMEOUT)
+"""Why all that is in a mailbox is given up."""
 
 
 def unreasonable(

@@ -23,7 +23,7 @@ from actorbus.handler import same_handler
 from actorbus.subscription import Subscription
 from actorbus.testing.arrivals import Arrivals
 from actorbus.testing.books import Account, Attempt, Book
-from actorbus.testing.reasons import unreasonable
+from actorbus.testing.reasons import CLEARING, unreasonable
 from actorbus.words import ActorState, DeadReason, Overflow
 
 
@@ -270,6 +270,7 @@ class Witness(Arrivals):
         if text is not None:
             self.flaw(1, f"{book.name!r} gave up event {account.number} ({letter.reason}): {text}")
         book.bury(account)
+        account.cleared = letter.reason in CLEARING
         book.stalled |= letter.reason is DeadReason.OVERFLOW_TIMEOUT
         self.deaths.setdefault(letter.event._number, []).append((book, letter.reason))
         exhausted = letter.reason is DeadReason.RETRIES_EXHAUSTED and letter.attempts > 0
