@@ -5,6 +5,9 @@ every event would otherwise be slowed by its own log. The first three of a kind 
 after that one line at the 10th, 100th, 1,000th and so on says how many there were. A minute of
 silence starts the count anew. When too many kinds fail at once to be told apart, those beyond the
 first 1,000 share one count.
+
+A journal that is full or locked is no surprise, and where in our own code that was found helps
+nobody: its error is a part of the line, in the place of a traceback.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 
+from actorbus.errors import JournalFullError, JournalLockedError
+
 FULL = 3
 QUIET = 60.0  # seconds without one after which counting starts over
 KINDS = 1000  # kinds counted at once; those beyond share a count
 OTHER = "others"
+EXPECTED = (JournalFullError, JournalLockedError)  # whose text says all there is to know
 
 log = logging.getLogger("actorbus")
 
@@ -63,9 +69,10 @@ class StormLog:
         if count > FULL and count % 10:
             return
         if count <= FULL:
+            known = isinstance(error, EXPECTED)
             log.warning(
-                "%r gave up %r: %s", subscription, event, reason,
-                exc_info=error,
+                "%r gave up %r: %s%s", subscription, event, reason, f": {error}" if known else "",
+                exc_info=None if known else error,
                 extra={"subscription": subscription, "reason": reason, "count": count},
             )  # fmt: skip
         elif _is_power_of_ten(count):

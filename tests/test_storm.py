@@ -6,12 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from actorbus import Reject, RetryPolicy
+import pytest
+
+from actorbus import JournalError, JournalFullError, JournalLockedError, Reject, RetryPolicy
 from actorbus.storm import FULL, KINDS, StormLog
 
 if TYPE_CHECKING:
-    import pytest
-
     from actorbus import Event, EventBus
 
 ONCE = RetryPolicy.none()
@@ -119,6 +119,26 @@ async def test_a_broken_on_failure_does_not_flood_the_log(
     bus.subscribe("a:b", handler, retry=ONCE, on_failure=decide)
     await fail(bus, 500)
     assert len([line for line in texts(caplog) if line.startswith("on_failure of")]) == 1
+
+
+@pytest.mark.parametrize("error", [JournalFullError, JournalLockedError])
+def test_what_is_expected_of_a_journal_is_one_line(
+    caplog: pytest.LogCaptureFixture, error: type[JournalError]
+) -> None:
+    """A full or locked one is named, with what to do, and without a traceback."""
+    StormLog().failure("s", "commit_failed", error("journal 'a.db' is so: do this"), "event", 0.0)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("commit_failed: journal 'a.db' is so: do this")
+    assert record.exc_info is None
+
+
+def test_what_is_not_expected_of_a_journal_is_logged_in_full(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Any other failure of it keeps its traceback."""
+    StormLog().failure("s", "commit_failed", JournalError("journal 'a.db' broke"), "event", 0.0)
+    (record,) = caplog.records
+    assert record.exc_info is not None
 
 
 async def test_retries_are_not_logged(bus: EventBus, caplog: pytest.LogCaptureFixture) -> None:

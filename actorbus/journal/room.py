@@ -77,7 +77,8 @@ class Room:
                 raise JournalFullError(
                     f"it has no room: it may take {self._limit} bytes, its disk has {self._free()} "
                     "free, and all that is in it is needed by a durable subscription, is a dead "
-                    "letter, or is in the program's tables"
+                    "letter, or is in the program's tables: free its disk, raise max_bytes, "
+                    "discard dead letters, or forget a durable that lags and never comes back"
                 )
 
     def beyond(self, store: Store, action: Action[T]) -> T:
