@@ -193,15 +193,19 @@ def _closure(function: Any) -> dict[str, Any]:
     return found
 
 
+# In a journal's JSON every key of a dict is a text, also where the annotation says int.
+_convert = functools.partial(msgspec.convert, str_keys=True)
+
+
 def _converter(annotation: Any) -> Callable[[Any], Any] | None:
     if not isinstance(annotation, type):
         return None
     if hasattr(annotation, "model_validate") and hasattr(annotation, "model_fields"):
         return _checked(annotation.model_validate)  # pydantic, known by its shape: not imported
     if is_typeddict(annotation):
-        return _checked(functools.partial(msgspec.convert, type=annotation))
+        return _checked(functools.partial(_convert, type=annotation))
     if dataclasses.is_dataclass(annotation) or issubclass(annotation, msgspec.Struct):
-        convert = functools.partial(msgspec.convert, type=annotation, from_attributes=True)
+        convert = functools.partial(_convert, type=annotation, from_attributes=True)
         return _checked(convert, instance_of=annotation)
     return None
 
