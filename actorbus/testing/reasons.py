@@ -73,8 +73,8 @@ def _pressed(book: Book, account: Account, letter: DeadLetter, *, coming: bool) 
         return f"overflow={str(options.overflow)!r} has no line"
     others = book.fresh - (account.fresh > 0) + coming
     room = options.mailbox
-    if options.overflow is Overflow.BLOCK and reason is DeadReason.OVERFLOW:
-        room *= 2  # the line has as many places for those nobody awaits
+    if options.overflow is Overflow.BLOCK and reason is DeadReason.OVERFLOW and account.routed == 1:
+        room *= 2  # the line has as many places for those nobody awaits; a replay gives its own up
     if book.threaded:  # the loop hears late of what a thread has begun
         return None
     if others < room:
