@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from actorbus import Event, EventBus
+from actorbus import Event, EventBus, RetryPolicy
 from actorbus.journal.base import Record
 from actorbus.journal.sqlite import SqliteJournal
 
@@ -31,9 +31,11 @@ ROOM = 40  # of each mailbox
 DURABLES: dict[str, dict[str, Any]] = {
     "orderly": {"patterns": "load:*"},
     "keyed": {"patterns": "load:*", "concurrency": 4, "key": "key"},
-    "slow": {"patterns": "load:0"},
+    "slow": {"patterns": "load:0", "retry": RetryPolicy(max_attempts=1000)},
     "threaded": {"patterns": ["load:1", "load:2"]},
 }
+"""The slow one has attempts to spare: a busy machine may kill it again and again at one event,
+which would be poison then, as one that kills the process is."""
 ALL = {f"load:{number}" for number in range(PUBLISHERS)}
 TOPICS = {"orderly": ALL, "keyed": ALL, "slow": {"load:0"}, "threaded": {"load:1", "load:2"}}
 """What each of them matches."""
