@@ -16,7 +16,7 @@ from typing import Any
 from actorbus import Event, EventBus, Transaction
 from actorbus.journal.effects import Statement, Transact
 from actorbus.journal.sqlite import SqliteJournal
-from tests.e2e.lives import KEYS, NAMELESS, Durability, Notes, lines
+from tests.e2e.lives import KEYS, NAMELESS, TRIES, Durability, Notes, lines
 
 PUBLISHERS = 8
 SUBSCRIPTIONS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,9 @@ async def _live(directory: Path, durability: Durability, life: int, *, last: boo
     bus = EventBus("effects", journal=_journal(directory), durability=durability)
     for who, options in SUBSCRIPTIONS.items():
         handler = _in_a_thread(who, notes) if who == "threaded" else _on_the_loop(who, notes)
-        bus.subscribe("load:*", handler, name=who, durable=who, inbox=True, mailbox=40, **options)
+        bus.subscribe(
+            "load:*", handler, name=who, durable=who, inbox=True, mailbox=40, retry=TRIES, **options
+        )  # fmt: skip
     async with bus:
         async with bus.transaction() as tx:
             tx.execute("CREATE TABLE IF NOT EXISTS effects(who, event)")

@@ -31,15 +31,15 @@ ROOM = 40  # of each mailbox
 DURABLES: dict[str, dict[str, Any]] = {
     "orderly": {"patterns": "load:*"},
     "keyed": {"patterns": "load:*", "concurrency": 4, "key": "key"},
-    "slow": {"patterns": "load:0", "retry": RetryPolicy(max_attempts=1000)},
+    "slow": {"patterns": "load:0"},
     "threaded": {"patterns": ["load:1", "load:2"]},
 }
-"""The slow one has attempts to spare: a busy machine may kill it again and again at one event,
-which would be poison then, as one that kills the process is."""
 ALL = {f"load:{number}" for number in range(PUBLISHERS)}
 TOPICS = {"orderly": ALL, "keyed": ALL, "slow": {"load:0"}, "threaded": {"load:1", "load:2"}}
 """What each of them matches."""
 KEYS = 10
+TRIES = RetryPolicy(max_attempts=1000)
+"""A busy machine may kill a process again and again at one event, poison if it had fewer tries."""
 
 
 class Notes:
@@ -79,7 +79,9 @@ async def _live(directory: Path, durability: Durability, life: int, *, last: boo
     bus = EventBus("lives", journal=f"sqlite:///{directory}/events.db", durability=durability)
     for name, options in DURABLES.items():
         handler = _handler(name, notes, life)
-        bus.subscribe(handler=handler, name=name, durable=name, mailbox=ROOM, **options)
+        bus.subscribe(
+            handler=handler, name=name, durable=name, mailbox=ROOM, retry=TRIES, **options
+        )
     plain: Counter[str] = Counter()
 
     @bus.subscribe("load:**", name="plain", mailbox=ROOM)

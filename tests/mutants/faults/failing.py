@@ -23,7 +23,7 @@ FAULTS = (
         "retry.py",
         "return min(self.cap, self.base * self.factor ** (attempt - 1))",
         "return min(self.cap, self.base * self.factor**attempt)",
-        (FAILURE_MODEL,),
+        (FAILURE_MODEL, "tests/test_retry.py::test_the_default_delays"),
     ),
     Fault(
         "jitter-adds",

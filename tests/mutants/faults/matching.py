@@ -139,9 +139,9 @@ FAULTS = (
     Fault(
         "replay-of-the-oldest",
         "`replay=n` gives the first events of the history instead of the last.",
-        "routing.py",
-        "for number in sorted(found)][-limit:] if limit else []",
-        "for number in sorted(found)][:limit] if limit else []",
+        "catchup.py",
+        "done(self._remembered(replay)[-replay.count :])",
+        "done(self._remembered(replay)[: replay.count])",
         ("tests/test_history_bus.py",),
     ),
 )
