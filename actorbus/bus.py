@@ -204,7 +204,7 @@ class EventBus(Lifecycle, Listening, Asking, Looking, Tables):
         if engine.running and loop is not None:
             if here is not loop:
                 if not loop.is_running():
-                    raise BusNotRunningError(self.name)
+                    raise BusNotRunningError(self.name, forked=engine.forked)
                 return None
             if engine.open or caused:
                 engine.catch_up()

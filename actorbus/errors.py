@@ -88,12 +88,17 @@ class BusNotRunningError(ActorBusError):
 
     Attributes:
         bus: Name of the bus.
+        forked: Whether it runs in the process that this one was forked from.
     """
 
-    def __init__(self, bus: str) -> None:
+    def __init__(self, bus: str, *, forked: bool = False) -> None:
         self.bus = bus
+        self.forked = forked
         super().__init__(
-            f"bus {bus!r} has no running event loop: publish from inside a coroutine, "
+            f"bus {bus!r} runs in the process that this one was forked from: publish there, or "
+            "make a bus here, after the fork (if it has a journal, with one of its own)"
+            if forked
+            else f"bus {bus!r} has no running event loop: publish from inside a coroutine, "
             "use `async with EventBus(...) as bus`, or run the program with `bus.run(main)`"
         )
 

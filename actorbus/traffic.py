@@ -220,7 +220,7 @@ class Traffic:
             to: The one it is for; None, or the journal's entry, if it is for all who match.
         """
         if self.loop is None or self.forked:
-            raise BusNotRunningError(self.name)
+            raise BusNotRunningError(self.name, forked=self.forked)
         receipt = receipt_of(event, self._on_its_way, self.loop.time())
         receipt.context = copy_context()
         self.intake.put(receipt, to, caused=event.causation_id is not None)

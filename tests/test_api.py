@@ -69,6 +69,7 @@ MADE: list[Exception] = [
     actorbus.InvalidTopicError("a::b", "", "is empty"),
     actorbus.InvalidPatternError("a::b", "", "is empty"),
     actorbus.BusNotRunningError("shop"),
+    actorbus.BusNotRunningError("shop", forked=True),
     actorbus.BusClosedError("shop", draining=True),
     actorbus.MailboxFullError("mail", 5),
     actorbus.DeadlockError(("a", "b"), "ask"),

@@ -76,10 +76,10 @@ async def _fork_and_go_on(directory: Path) -> None:
 
 
 def _try(bus: EventBus) -> int:
-    """Publish in a forked child; return 0 if the call itself says that this cannot be."""
+    """Publish in a forked child; return 0 if the call itself says that this cannot be, and why."""
     try:
         bus.publish("a:b", -1)
-    except BusNotRunningError:
+    except BusNotRunningError as error:
         gc.collect()
-        return 0
+        return 0 if error.forked else 2
     return 1
