@@ -134,7 +134,9 @@ class DurableBooks:
     def opened(self, opening: Opening, status: Status) -> None:
         """Take note that the journal is open: it holds all that was committed, and no more."""
         possible, self._possible = self._possible or [self.known], []
-        found = next((image for image in possible[::-1] if not image.differs(status)), None)
+        alike = [image for image in possible if not image.differs(status)]
+        found = alike[-1] if alike else None
+        self.known.maybe = [image.attempts() for image in alike[:-1]]
         if found is None or opening.last != status.last:
             self.flaw(10, f"{self.known.differs(status)}; the opening tells of {opening.last}")
         elif found is not self.known:

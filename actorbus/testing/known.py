@@ -53,16 +53,23 @@ class Known:
         places: Of the durable subscriptions.
         graves: The dead letters.
         buried: Whose deliveries have had one, and of which event, even if it has been replayed.
+        maybe: After a power cut, the attempts of each durable in the states that a journal may have
+            gone back to, as far as its figures tell; who joins is told which of them it was.
     """
 
     log: list[Entry] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
     graves: dict[str, Grave] = field(default_factory=dict)
     buried: set[tuple[str, int]] = field(default_factory=set)
+    maybe: list[dict[str, dict[int, int]]] = field(default_factory=list)
 
     def image(self) -> Known:
         """Return what is known now, for later."""
         return Known([*self.log], copy.deepcopy(self.places), {**self.graves}, {*self.buried})
+
+    def attempts(self) -> dict[str, dict[int, int]]:
+        """Return the attempts noted, of each durable subscription."""
+        return {name: dict(place.attempts) for name, place in self.places.items()}
 
     def settled(self, durable: str, seq: int) -> bool:
         """Return whether the journal knows an event to be settled."""
@@ -104,6 +111,10 @@ class Known:
 
     def _join(self, name: str, start: int, standing: Standing) -> str | None:
         place = self.places.setdefault(name, Place(start, start))
+        if self.maybe and name in self.maybe[0]:  # it is the first to ask since
+            self.maybe = [each for each in self.maybe if each.pop(name) == standing.attempts]
+            if self.maybe:
+                place.attempts = dict(standing.attempts)
         told = standing.cursor, standing.ahead, standing.attempts
         true = place.cursor, frozenset(place.ahead), place.attempts
         return None if told == true else f"{name!r} has come to {true}, and is told {told}"
